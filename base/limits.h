@@ -1,0 +1,46 @@
+#pragma once
+/// Every bound of the system, with its name and unit. Reaching one is a reported error.
+
+#include <cstdint>
+
+namespace base::limits {
+
+inline constexpr int json_depth_max = 128;
+inline constexpr uint64_t api_request_bytes_max = 16u << 20;
+inline constexpr unsigned api_connections_max = 512;
+
+inline constexpr uint64_t stack_file_bytes_max = 4u << 20;
+inline constexpr int stack_depth_max = 128;
+inline constexpr int stack_nodes_max = 100'000;  ///< Alias bombs end here.
+
+inline constexpr uint64_t manifest_bytes_max = 4u << 20;  ///< OCI manifest or index.
+inline constexpr uint64_t image_config_bytes_max = 8u << 20;
+inline constexpr int image_index_depth_max = 4;
+inline constexpr uint32_t image_layers_max = 64;  ///< Partitions of an image disk.
+inline constexpr uint64_t layer_unpacked_bytes_max = 64ull << 30;
+inline constexpr uint32_t layer_entries_max = 4'000'000;
+
+inline constexpr uint32_t container_name_max = 63;
+inline constexpr uint32_t networks_per_container_max = 4;  ///< What is left of 8 device slots.
+inline constexpr uint64_t container_memory_bytes_min = 64u << 20;
+inline constexpr uint32_t container_cpus_max = 64;
+
+inline constexpr uint32_t agent_message_bytes_max = 4u << 20;
+inline constexpr uint32_t agent_output_unacknowledged_bytes_max = 1u << 20;
+inline constexpr int agent_call_timeout_ms = 10'000;
+inline constexpr int vm_boot_timeout_ms = 30'000;
+inline constexpr int vm_exit_timeout_ms = 5'000;
+
+inline constexpr uint64_t log_segment_bytes_max = 10u << 20;
+inline constexpr uint32_t log_segments_max = 3;
+inline constexpr uint64_t console_log_bytes_max = 4u << 20;
+
+inline constexpr uint32_t parallel_steps_max = 16;
+inline constexpr int64_t restart_backoff_first_ms = 100;
+inline constexpr int64_t restart_backoff_max_ms = 60'000;
+inline constexpr int64_t restart_backoff_reset_after_ms = 10'000;
+
+static_assert(agent_output_unacknowledged_bytes_max <= agent_message_bytes_max);
+static_assert(restart_backoff_first_ms < restart_backoff_max_ms);
+
+}  // namespace base::limits

@@ -1,0 +1,50 @@
+# A room is a folder with one library, its unit tests beside the code, and perhaps programs.
+# Sources are listed by name, so that no wildcard takes a test into a library.
+
+option(CONTAINER_WARNINGS_AS_ERRORS "Warnings are errors" ON)
+set(CONTAINER_SANITIZE "" CACHE STRING "Sanitizers for everything but the agent: address,undefined")
+
+add_library(container_flags INTERFACE)
+target_include_directories(container_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_options(container_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wswitch-enum -Wnon-virtual-dtor
+  -Wsuggest-override -Wunused-result
+  # TRY uses statement expressions; designated initialisers leave defaulted members out on purpose.
+  -Wno-missing-field-initializers)
+if(CONTAINER_WARNINGS_AS_ERRORS)
+  target_compile_options(container_flags INTERFACE -Werror)
+endif()
+if(CONTAINER_SANITIZE)
+  target_compile_options(container_flags INTERFACE -fsanitize=${CONTAINER_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(container_flags INTERFACE -fsanitize=${CONTAINER_SANITIZE})
+endif()
+
+# container_library(<name> SOURCES a.cpp… [LINKS other-library…])
+function(container_library name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS" ${ARGN})
+  add_library(${name} STATIC ${ROOM_SOURCES})
+  target_link_libraries(${name} PUBLIC container_flags ${ROOM_LINKS})
+endfunction()
+
+# container_test(<name> SOURCES a_test.cpp… [LINKS …] [LABELS …]): one doctest program, one ctest entry.
+function(container_test name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  add_executable(${name} ${ROOM_SOURCES} ${CMAKE_SOURCE_DIR}/tests/doctest_main.cpp)
+  target_link_libraries(${name} PRIVATE container_flags ${ROOM_LINKS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE
+    CONTAINER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CONTAINER_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS "unit;${ROOM_LABELS}")
+endfunction()
+
+# container_program(<name> SOURCES main.cpp… [LINKS …]): goes to build/bin and is installed.
+function(container_program name)
+  cmake_parse_arguments(ROOM "" "DESTINATION" "SOURCES;LINKS" ${ARGN})
+  add_executable(${name} ${ROOM_SOURCES})
+  target_link_libraries(${name} PRIVATE container_flags ${ROOM_LINKS})
+  if(NOT ROOM_DESTINATION)
+    set(ROOM_DESTINATION libexec/container)
+  endif()
+  install(TARGETS ${name} RUNTIME DESTINATION ${ROOM_DESTINATION})
+endfunction()

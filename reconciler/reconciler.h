@@ -1,0 +1,92 @@
+#pragma once
+/// Keeps reality as plans said it should be: runs plans through the ports, journals every step
+/// before and after, restarts what its policy says, finishes what a crash interrupted.
+///
+/// One libuv loop owns all state. Facts come in through one inbox (a step finished, a VM exited, a
+/// timer fired, a request arrived); decisions go out as steps on worker threads. It knows nothing
+/// of HTTP, QEMU or files: those are ports.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "planner/plan.h"
+#include "planner/snapshot.h"
+#include "reconciler/ports/image.h"
+#include "reconciler/ports/network.h"
+#include "reconciler/ports/runtime.h"
+#include "reconciler/ports/store.h"
+#include "reconciler/ports/workers.h"
+
+namespace reconciler {
+
+struct Ports {
+  RuntimePort& runtime;
+  NetworkPort& network;
+  ImagePort& image;
+  StorePort& store;
+  WorkersPort& workers;   ///< Clock, timers, and where blocking steps run; simulated in tests.
+};
+
+/// What a caller of `apply` sees, in order. Told on the loop's thread.
+struct Progress {
+  enum class Kind { PlanStarted, StepStarted, StepDone, StepFailed, StepSkipped, PlanFinished };
+  Kind kind = Kind::PlanStarted;
+  planner::StepId step;
+  std::string text;        ///< describe(step), or the error.
+  bool success = true;     ///< PlanFinished: every step succeeded.
+  base::ErrorCode code = base::ErrorCode::Internal;  ///< StepFailed, and PlanFinished without success.
+};
+using ProgressSink = std::function<void(const Progress&)>;
+
+struct ApplyRequest {
+  planner::Plan plan;
+  std::string owner;       ///< For the message of a second caller: "up of 'shop' by pid 4242".
+  bool wait_for_lock = true;  ///< false: Busy at once, naming the owner.
+  ProgressSink progress;
+  std::function<void(base::Result<>)> finished;
+};
+
+/// What happened to a container, for `ls`, attached `up`, events.
+struct ContainerNotice {
+  enum class Kind { Created, Started, Exited, Restarting, Health, Removed };
+  Kind kind = Kind::Created;
+  planner::ContainerRecord record;
+  int64_t restart_in_ms = 0;
+};
+
+/// All member functions must be called on the loop's thread.
+class Reconciler {
+ public:
+  explicit Reconciler(Ports ports);
+  ~Reconciler();
+  Reconciler(const Reconciler&) = delete;
+  Reconciler& operator=(const Reconciler&) = delete;
+
+  /// Loads the store, adopts what still runs, sweeps what no record names, finishes open plans.
+  /// `ready` is called when requests may come.
+  void start(std::function<void(base::Result<>)> ready);
+
+  /// Records joined with what is known now. Images are those named in `references`.
+  planner::Snapshot snapshot() const;
+
+  /// Runs a plan. Plans of one project (and plans that touch the same container) run one after the
+  /// other; all else runs side by side.
+  void apply(ApplyRequest request);
+  /// Stops starting further steps of the plan being applied for `owner`; running ones finish.
+  void cancel(const std::string& owner);
+
+  void on_notice(std::function<void(const ContainerNotice&)> listener);
+
+  /// Stops accepting plans, ends timers; VMs are left running. `done` when no step is under way.
+  void stop(std::function<void()> done);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace reconciler

@@ -1,0 +1,49 @@
+#pragma once
+/// Stack files into a Stack: the one public door of the readers.
+///
+/// A pipeline of named steps, in the order users can observe: decode (YAML or TOML into one tree
+/// of nodes with positions) → interpolate → merge files → check attributes against the table →
+/// canonical forms → defaults, paths and names → read env files → cross-checks. Reports every
+/// problem of all files in one run; never stops at the first.
+///
+/// Reads files only through `LoadOptions::read_file`, so tests are hermetic; reads no clock and no
+/// process environment of its own.
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "spec/diagnostic.h"
+#include "spec/stack.h"
+
+namespace spec {
+
+struct LoadOptions {
+  std::vector<std::string> files;          ///< In merge order; absolute paths; "-" is `stdin_text`.
+  std::string stdin_text;
+  std::optional<std::string> project_name; ///< `-p`; else COMPOSE_PROJECT_NAME, `name:`, the folder.
+  std::string project_directory;           ///< Absolute; empty: the folder of the first file.
+  std::string home_directory;              ///< For `~`.
+  std::map<std::string, std::string> environment;  ///< Of the caller; wins over `.env`.
+  std::vector<std::string> env_files;      ///< `--env-file`; empty: `.env` in the project folder.
+  bool strict = false;                     ///< What has no effect here is an error, not a note.
+  std::function<base::Result<std::string>(const std::string& path)> read_file;
+};
+
+struct Loaded {
+  std::optional<Stack> stack;              ///< Absent if any diagnostic is an error.
+  std::vector<Diagnostic> diagnostics;     ///< Sorted by file and position.
+};
+
+Loaded load(const LoadOptions& options);
+
+/// The stack file(s) of a folder and its parents, as Compose finds them: compose.yaml, compose.yml,
+/// docker-compose.yml, docker-compose.yaml, and ours: stack.yaml, stack.toml, compose.toml; plus the
+/// override file beside it. `exists` answers for a path. Empty if there is none.
+std::vector<std::string> discover(const std::string& folder,
+                                  const std::function<bool(const std::string&)>& exists);
+
+}  // namespace spec
