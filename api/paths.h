@@ -19,8 +19,8 @@ struct Paths {
   std::string app_root;
   std::string run_root;
   std::string log_root;
-  std::string programs;      ///< Folder of container-apiserver, container-network, …
-  std::string guest;         ///< Folder of vmlinux, initramfs.img, modules.erofs.
+  std::string programs;  ///< Folder of container-apiserver, container-network, …
+  std::string guest;     ///< Folder of vmlinux, initramfs.img, modules.erofs.
   std::string api_socket() const { return run_root + "/api.sock"; }
   std::string state_file() const { return app_root + "/state.db"; }
 };

@@ -6,7 +6,8 @@
 ///
 ///   GET    /v1/ping                          {"version", "pid", "epoch"}
 ///   GET    /v1/system                        status, folders, versions, accelerator and why
-///   POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan, then exits;
+///   POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan, then
+///   exits;
 ///                                            answers with progress lines like /v1/apply
 ///   GET    /v1/containers?all=1              array of ContainerRecord (planner/snapshot.h), whole
 ///   GET    /v1/containers/ID                 one of them; 404
@@ -28,7 +29,8 @@
 ///
 /// Command: {"command": C, "owner": text, "wait_for_lock": bool, …} where C is one of
 ///   up      {"stack": Stack, "options": {services, force_recreate, no_recreate, no_start,
-///            no_dependencies, remove_orphans, wait, wait_timeout_ms, stop_grace_ms, scale: {s: n}}}
+///            no_dependencies, remove_orphans, wait, wait_timeout_ms, stop_grace_ms, scale: {s:
+///            n}}}
 ///   down    {"project": P, "options": {volumes, remove_orphans, stop_grace_ms}}
 ///   create  {"stack": Stack with one service whose key is the container's id, "start": bool,
 ///            "auto_remove": bool}
@@ -57,12 +59,12 @@ inline constexpr uint32_t frame_bytes_max = 64 * 1024;
 enum class FrameKind : uint8_t {
   Stdout = 1,
   Stderr = 2,
-  Exit = 3,      ///< {"exit_code": N}; the last frame
-  Failure = 4,   ///< {"code", "message"}; the last frame
+  Exit = 3,     ///< {"exit_code": N}; the last frame
+  Failure = 4,  ///< {"code", "message"}; the last frame
   Stdin = 10,
   StdinEnd = 11,
-  Resize = 12,   ///< {"rows", "columns"}
-  Signal = 13,   ///< {"signal": N}
+  Resize = 12,  ///< {"rows", "columns"}
+  Signal = 13,  ///< {"signal": N}
 };
 
 }  // namespace api

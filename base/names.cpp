@@ -13,9 +13,8 @@ bool is_alphanumeric(char c) { return std::isalnum(static_cast<unsigned char>(c)
 
 bool follows_name_rule(std::string_view name, size_t length_max) {
   return !name.empty() && name.size() <= length_max && is_alphanumeric(name.front()) &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return is_alphanumeric(c) || c == '_' || c == '.' || c == '-';
-         });
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return is_alphanumeric(c) || c == '_' || c == '.' || c == '-'; });
 }
 
 bool is_hostname_label(std::string_view label) {

@@ -28,8 +28,7 @@ Result<std::string> boot_id() {
 }
 
 Result<uint64_t> start_ticks_of(int64_t pid) {
-  const std::string stat =
-      TRY(read_file(fmt::format("/proc/{}/stat", pid), proc_file_bytes_max));
+  const std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), proc_file_bytes_max));
   // The command name in field 2 may hold spaces and parentheses; the last ')' ends it.
   const size_t name_end = stat.rfind(')');
   if (name_end == std::string::npos) return fail(ErrorCode::Io, "/proc/{}/stat is odd", pid);
@@ -106,8 +105,7 @@ Result<ProcessIdentity> spawn(const SpawnOptions& options) {
 Result<UniqueFd> open_process(const ProcessIdentity& identity) {
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, identity.pid, 0)));
   if (!pidfd) {
-    if (errno == ESRCH)
-      return fail(ErrorCode::NotFound, "process {} is gone", identity.pid);
+    if (errno == ESRCH) return fail(ErrorCode::NotFound, "process {} is gone", identity.pid);
     return fail_errno(errno, "pidfd_open");
   }
   // Only now: the descriptor pins the process, so what we compare cannot change any more.

@@ -22,11 +22,11 @@ struct ProcessIdentity {
 };
 
 struct SpawnOptions {
-  std::vector<std::string> arguments;         ///< arguments[0] is the program's path.
-  std::vector<std::string> environment;       ///< `K=V`; nothing is inherited.
+  std::vector<std::string> arguments;    ///< arguments[0] is the program's path.
+  std::vector<std::string> environment;  ///< `K=V`; nothing is inherited.
   /// Descriptors given to the child: {ours, number in the child}. 0, 1, 2 not named: /dev/null.
   std::vector<std::pair<int, int>> descriptors;
-  bool new_session = true;                    ///< Outlives our terminal.
+  bool new_session = true;  ///< Outlives our terminal.
 };
 
 /// Starts a process. Everything not named in `descriptors` is closed in it. Safe from any thread.
@@ -46,8 +46,8 @@ Result<> signal_process(int pidfd, int signal);
 Result<std::optional<int>> await_process(int pidfd, int64_t pid, const Deadline& deadline);
 
 struct Finished {
-  int exit_code = 0;         ///< 128+n after signal n.
-  std::string output;        ///< stdout and stderr, at most 64 KiB of each.
+  int exit_code = 0;   ///< 128+n after signal n.
+  std::string output;  ///< stdout and stderr, at most 64 KiB of each.
 };
 /// Runs to the end with a deadline (then SIGKILL and Timeout) and collects what it printed.
 Result<Finished> run_process(const std::vector<std::string>& arguments, const Deadline& deadline);

@@ -19,8 +19,8 @@ std::string lower(std::string_view text) {
 /// The number at the front of `text`, which then starts behind it.
 std::optional<double> take_number(std::string_view& text) {
   double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value,
-                                            std::chars_format::fixed);
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
   if (error != std::errc() || end == text.data()) return std::nullopt;
   text.remove_prefix(static_cast<size_t>(end - text.data()));
   return value;
@@ -113,8 +113,8 @@ std::string format_duration_ns(int64_t nanoseconds) {
   if (nanoseconds == 0) return "0s";
   std::string text;
   if (nanoseconds < 0) text = "-";
-  uint64_t rest = nanoseconds < 0 ? 0 - static_cast<uint64_t>(nanoseconds)
-                                  : static_cast<uint64_t>(nanoseconds);
+  uint64_t rest =
+      nanoseconds < 0 ? 0 - static_cast<uint64_t>(nanoseconds) : static_cast<uint64_t>(nanoseconds);
   constexpr std::array<std::pair<std::string_view, uint64_t>, 6> units = {{
       {"h", 3'600'000'000'000},
       {"m", 60'000'000'000},
