@@ -60,14 +60,15 @@ struct RemoveContainer {
 struct AwaitContainer {
   std::string id;
   spec::DependencyCondition condition = spec::DependencyCondition::Started;
+  /// false: failure of the wait, or of a step before it, is a warning and the plan goes on.
   bool required = true;
+  bool healthy_if_checked = false;  ///< With Started: healthy too, where there is a healthcheck.
   int64_t timeout_ms = 0;  ///< 0: as long as the condition can still come true.
 };
 
-using Operation =
-    std::variant<CreateNetwork, RemoveNetwork, CreateVolume, RemoveVolume, CreateContainer,
-                 UpdateContainer, StartContainer, StopContainer, KillContainer, RemoveContainer,
-                 AwaitContainer>;
+using Operation = std::variant<CreateNetwork, RemoveNetwork, CreateVolume, RemoveVolume,
+                               CreateContainer, UpdateContainer, StartContainer, StopContainer,
+                               KillContainer, RemoveContainer, AwaitContainer>;
 
 struct StepId {
   uint32_t value = 0;
@@ -76,8 +77,8 @@ struct StepId {
 };
 
 struct Step {
-  StepId id;                               ///< From 1, in an order that respects `after`.
-  std::string address;                     ///< `service.web[1]`, `network.front`, `container.x`
+  StepId id;            ///< From 1, in an order that respects `after`.
+  std::string address;  ///< `service.web[1]`, `network.front`, `container.x`
   Operation operation;
   std::vector<StepId> after;               ///< These must have succeeded first.
   std::string reason;                      ///< A sentence: the difference that asked for this step.
@@ -92,24 +93,31 @@ struct Note {
   std::string text;
 };
 
+/// What the plan took for granted about one resource, in words: `absent`, `generation 3`.
+struct Basis {
+  std::string address;                     ///< `container.x`, `network.x`, `volume.x`: full names.
+  std::string state;
+};
+
 struct Plan {
   int format_version = 1;
   std::string project;
-  std::string command;                     ///< `up`, `down`, `run`, `stop`, …
-  uint64_t base_serial = 0;                ///< Snapshot it was made from.
+  std::string command;       ///< `up`, `down`, `run`, `stop`, …
+  uint64_t base_serial = 0;  ///< Snapshot it was made from.
   std::string lineage;
+  std::vector<Basis> basis;                ///< Of every resource a step touches; see check_fresh.
   std::vector<Step> steps;
   std::vector<Note> notes;
 };
 
 struct UpOptions {
-  std::vector<std::string> services;       ///< Empty: all. Their dependencies come along.
+  std::vector<std::string> services;  ///< Empty: all. Their dependencies come along.
   bool force_recreate = false;
   bool no_recreate = false;
   bool no_start = false;
   bool no_dependencies = false;
   bool remove_orphans = false;
-  bool wait = false;                       ///< Add an AwaitContainer for every service.
+  bool wait = false;  ///< Add an AwaitContainer for every service.
   int64_t wait_timeout_ms = 0;
   std::optional<int64_t> stop_grace_ms;
   std::vector<std::pair<std::string, uint32_t>> scale;
@@ -122,7 +130,7 @@ base::Result<Plan> plan_up(const spec::Stack& wanted, const Snapshot& actual,
 
 struct DownOptions {
   bool volumes = false;
-  bool remove_orphans = false;             ///< Without a file everything of the project goes anyway.
+  bool remove_orphans = false;  ///< Without a file everything of the project goes anyway.
   std::optional<int64_t> stop_grace_ms;
 };
 /// Removes everything of `project`, dependents before dependencies. Works from records alone.

@@ -24,38 +24,38 @@ enum class HealthState { None, Starting, Healthy, Unhealthy };
 
 struct PublishedPort {
   std::string host_ip;
-  uint16_t published = 0;                ///< As bound, never 0.
+  uint16_t published = 0;  ///< As bound, never 0.
   uint16_t target = 0;
   spec::Protocol protocol = spec::Protocol::Tcp;
 };
 
 struct NetworkPlace {
-  std::string network;                   ///< Full name.
-  std::string address;                   ///< CIDR.
+  std::string network;  ///< Full name.
+  std::string address;  ///< CIDR.
   std::string gateway;
   std::string mac;
 };
 
 /// One container: what was applied, and what is known of it. Durable.
 struct ContainerRecord {
-  std::string id;                        ///< `<project>-<service>-<n>`, container_name, or chosen.
-  std::string project;                   ///< Empty for `container run`.
-  std::string service;                   ///< Key in the stack; empty for `container run`.
-  uint32_t index = 1;                    ///< Replica number, from 1.
-  bool one_off = false;                  ///< `container run`: no stack's plan touches it.
-  bool auto_remove = false;              ///< `--rm`
-  uint64_t generation = 1;               ///< Grows with every change of `applied`.
-  spec::Service applied;                 ///< Networks and volumes are full names in here.
+  std::string id;            ///< `<project>-<service>-<n>`, container_name, or chosen.
+  std::string project;       ///< Empty for `container run`.
+  std::string service;       ///< Key in the stack; empty for `container run`.
+  uint32_t index = 1;        ///< Replica number, from 1.
+  bool one_off = false;      ///< `container run`: no stack's plan touches it.
+  bool auto_remove = false;  ///< `--rm`
+  uint64_t generation = 1;   ///< Grows with every change of `applied`.
+  spec::Service applied;     ///< Networks and volumes are full names in here.
   std::string image_digest;
   Wanted wanted = Wanted::Running;
-  std::string working_dir;               ///< Of the project, for labels.
+  std::string working_dir;  ///< Of the project, for labels.
 
   // Observed; kept so that a restart of the daemon loses nothing.
   Phase phase = Phase::Created;
   HealthState health = HealthState::None;
   int32_t exit_code = 0;
   bool out_of_memory = false;
-  std::string exit_reason;               ///< For a VM that died under its process.
+  std::string exit_reason;  ///< For a VM that died under its process.
   uint32_t restart_count = 0;
   int64_t created_wall_ns = 0;
   int64_t started_wall_ns = 0;
@@ -67,14 +67,14 @@ struct ContainerRecord {
 
 struct NetworkRecord {
   std::string name;
-  std::string project;                   ///< Empty: made by hand, or builtin.
+  std::string project;  ///< Empty: made by hand, or builtin.
   std::string key;
   spec::Network applied;
   std::string subnet;
   std::string gateway;
-  bool builtin = false;                  ///< `default`: never removed.
+  bool builtin = false;  ///< `default`: never removed.
   int64_t created_wall_ns = 0;
-  bool alive = true;                     ///< Observed: its process answers.
+  bool alive = true;  ///< Observed: its process answers.
 };
 
 struct VolumeRecord {
@@ -84,7 +84,7 @@ struct VolumeRecord {
   spec::Volume applied;
   bool anonymous = false;
   int64_t created_wall_ns = 0;
-  bool present = true;                   ///< Observed: its folder is there.
+  bool present = true;  ///< Observed: its folder is there.
 };
 
 struct Snapshot {
