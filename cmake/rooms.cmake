@@ -48,3 +48,24 @@ function(container_program name)
   endif()
   install(TARGETS ${name} RUNTIME DESTINATION ${ROOM_DESTINATION})
 endfunction()
+
+# Every header compiles alone: one generated source per header, in one library nobody links.
+# Only headers of rooms that are part of the build, since their libraries bring include paths.
+function(container_header_check)
+  file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+    ${CMAKE_SOURCE_DIR}/base/*.h ${CMAKE_SOURCE_DIR}/spec/*.h ${CMAKE_SOURCE_DIR}/planner/*.h
+    ${CMAKE_SOURCE_DIR}/reconciler/*.h ${CMAKE_SOURCE_DIR}/image/*.h ${CMAKE_SOURCE_DIR}/dns/*.h
+    ${CMAKE_SOURCE_DIR}/network/*.h ${CMAKE_SOURCE_DIR}/files/*.h ${CMAKE_SOURCE_DIR}/guest/*.h
+    ${CMAKE_SOURCE_DIR}/runtime/*.h ${CMAKE_SOURCE_DIR}/api/*.h ${CMAKE_SOURCE_DIR}/cli/*.h)
+  set(sources)
+  foreach(header ${headers})
+    string(REPLACE "/" "_" flat ${header})
+    set(source ${CMAKE_BINARY_DIR}/header_check/${flat}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"@header@\"\n" @ONLY)
+    list(APPEND sources ${source})
+  endforeach()
+  add_library(header_check OBJECT EXCLUDE_FROM_ALL ${sources})
+  target_link_libraries(header_check PRIVATE container_flags fmt::fmt nlohmann_json::nlohmann_json
+    spdlog::spdlog PkgConfig::uv PkgConfig::yamlcpp PkgConfig::nghttp2 PkgConfig::sqlite
+    PkgConfig::microhttpd PkgConfig::archive PkgConfig::crypto)
+endfunction()

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Tests of tools/tidy.py: each rule finds what it is for, and leaves good code alone."""
+import unittest
+
+import tidy
+
+
+def messages(path, text):
+    return [message for _, message in tidy.check_text(path, text)]
+
+
+class IncludeDirections(unittest.TestCase):
+    def test_a_room_may_include_what_lies_below_it(self):
+        self.assertEqual(messages("planner/a.cpp", '#include "spec/stack.h"\n'), [])
+
+    def test_the_planner_may_not_include_a_driver(self):
+        found = messages("planner/a.cpp", '#include "runtime/driver.h"\n')
+        self.assertEqual(len(found), 1)
+        self.assertIn("planner/ may not include runtime/driver.h", found[0])
+
+    def test_a_driver_sees_only_its_own_port(self):
+        self.assertEqual(messages("image/a.cpp", '#include "reconciler/ports/image.h"\n'), [])
+        self.assertEqual(len(messages("image/a.cpp", '#include "reconciler/reconciler.h"\n')), 1)
+        self.assertEqual(len(messages("runtime/a.cpp", '#include "dns/server.h"\n')), 1)
+
+
+class Form(unittest.TestCase):
+    def test_lines_have_a_bound(self):
+        self.assertEqual(messages("base/a.cpp", "x" * 101 + "\n"), ["101 columns, at most 100"])
+
+    def test_functions_have_a_bound(self):
+        short = "int f() {\n" + "  g();\n" * 68 + "}\n"
+        long = "int f() {\n" + "  g();\n" * 69 + "}\n"
+        self.assertEqual(messages("base/a.cpp", short), [])
+        self.assertEqual(messages("base/a.cpp", long), ["a function of 71 lines, at most 70"])
+
+    def test_a_long_table_is_no_function(self):
+        self.assertEqual(messages("base/a.cpp", "constexpr T t[] = {\n" + "  {1},\n" * 90 + "};\n"), [])
+
+    def test_headers_are_guarded(self):
+        self.assertEqual(messages("base/a.h", "int x;\n"), ["a header without #pragma once"])
+
+
+class BannedCalls(unittest.TestCase):
+    def test_sleeping_is_refused_with_its_replacement(self):
+        self.assertIn("wait for the event", messages("base/a.cpp", "  usleep(10);\n")[0])
+
+    def test_the_word_in_a_comment_is_fine(self):
+        self.assertEqual(messages("base/a.cpp", "// never sleep(1) here\n"), [])
+
+    def test_members_called_system_are_fine(self):
+        self.assertEqual(messages("base/a.cpp", "  api.system(x);\n"), [])
+
+    def test_leftover_marks_are_found(self):
+        self.assertEqual(len(messages("base/a.cpp", "// TO" + "DO later\n")), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
