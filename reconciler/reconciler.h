@@ -28,7 +28,7 @@ struct Ports {
   NetworkPort& network;
   ImagePort& image;
   StorePort& store;
-  WorkersPort& workers;   ///< Clock, timers, and where blocking steps run; simulated in tests.
+  WorkersPort& workers;  ///< Clock, timers, and where blocking steps run; simulated in tests.
 };
 
 /// What a caller of `apply` sees, in order. Told on the loop's thread.
@@ -36,15 +36,16 @@ struct Progress {
   enum class Kind { PlanStarted, StepStarted, StepDone, StepFailed, StepSkipped, PlanFinished };
   Kind kind = Kind::PlanStarted;
   planner::StepId step;
-  std::string text;        ///< describe(step), or the error.
-  bool success = true;     ///< PlanFinished: every step succeeded.
-  base::ErrorCode code = base::ErrorCode::Internal;  ///< StepFailed, and PlanFinished without success.
+  std::string text;     ///< describe(step), or the error.
+  bool success = true;  ///< PlanFinished: every step succeeded.
+  base::ErrorCode code =
+      base::ErrorCode::Internal;  ///< StepFailed, and PlanFinished without success.
 };
 using ProgressSink = std::function<void(const Progress&)>;
 
 struct ApplyRequest {
   planner::Plan plan;
-  std::string owner;       ///< For the message of a second caller: "up of 'shop' by pid 4242".
+  std::string owner;          ///< For the message of a second caller: "up of 'shop' by pid 4242".
   bool wait_for_lock = true;  ///< false: Busy at once, naming the owner.
   ProgressSink progress;
   std::function<void(base::Result<>)> finished;

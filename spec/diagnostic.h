@@ -20,17 +20,17 @@ struct Position {
 struct Diagnostic {
   Severity severity = Severity::Error;
   Position position;
-  std::string address;   ///< `services.db.mem_limit`
-  std::string summary;   ///< Fixed text per kind of problem.
-  std::string detail;    ///< What to do next.
+  std::string address;     ///< `services.db.mem_limit`
+  std::string summary;     ///< Fixed text per kind of problem.
+  std::string detail;      ///< What to do next.
   std::string suggestion;  ///< "did you mean 'image'?"; may be empty.
 };
 
 /// `file:line:col: error: services.db.mem_limit: summary`, the source line, a caret below it, the
 /// detail. `source_line` gives the text of a line, or "" if it is not known. Control bytes escaped.
-std::string render(const Diagnostic& diagnostic,
-                   const std::function<std::string(const std::string& file, uint32_t line)>&
-                       source_line);
+std::string render(
+    const Diagnostic& diagnostic,
+    const std::function<std::string(const std::string& file, uint32_t line)>& source_line);
 
 bool has_errors(const std::vector<Diagnostic>& diagnostics);
 

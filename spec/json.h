@@ -26,7 +26,7 @@ base::Result<Volume> volume_from_json(const nlohmann::json& json);
 
 /// One field that differs. Values are short canonical JSON texts, `null` where absent.
 struct FieldChange {
-  std::string path;    ///< `environment.MODE`, `ports[0].published`, `image`
+  std::string path;  ///< `environment.MODE`, `ports[0].published`, `image`
   std::string before;
   std::string after;
 };

@@ -22,27 +22,28 @@
 namespace spec {
 
 struct LoadOptions {
-  std::vector<std::string> files;          ///< In merge order; absolute paths; "-" is `stdin_text`.
+  std::vector<std::string> files;  ///< In merge order; absolute paths; "-" is `stdin_text`.
   std::string stdin_text;
-  std::optional<std::string> project_name; ///< `-p`; else COMPOSE_PROJECT_NAME, `name:`, the folder.
-  std::string project_directory;           ///< Absolute; empty: the folder of the first file.
-  std::string home_directory;              ///< For `~`.
+  std::optional<std::string>
+      project_name;               ///< `-p`; else COMPOSE_PROJECT_NAME, `name:`, the folder.
+  std::string project_directory;  ///< Absolute; empty: the folder of the first file.
+  std::string home_directory;     ///< For `~`.
   std::map<std::string, std::string> environment;  ///< Of the caller; wins over `.env`.
-  std::vector<std::string> env_files;      ///< `--env-file`; empty: `.env` in the project folder.
-  bool strict = false;                     ///< What has no effect here is an error, not a note.
+  std::vector<std::string> env_files;  ///< `--env-file`; empty: `.env` in the project folder.
+  bool strict = false;                 ///< What has no effect here is an error, not a note.
   std::function<base::Result<std::string>(const std::string& path)> read_file;
 };
 
 struct Loaded {
-  std::optional<Stack> stack;              ///< Absent if any diagnostic is an error.
-  std::vector<Diagnostic> diagnostics;     ///< Sorted by file and position.
+  std::optional<Stack> stack;           ///< Absent if any diagnostic is an error.
+  std::vector<Diagnostic> diagnostics;  ///< Sorted by file and position.
 };
 
 Loaded load(const LoadOptions& options);
 
 /// The stack file(s) of a folder and its parents, as Compose finds them: compose.yaml, compose.yml,
-/// docker-compose.yml, docker-compose.yaml, and ours: stack.yaml, stack.toml, compose.toml; plus the
-/// override file beside it. `exists` answers for a path. Empty if there is none.
+/// docker-compose.yml, docker-compose.yaml, and ours: stack.yaml, stack.toml, compose.toml; plus
+/// the override file beside it. `exists` answers for a path. Empty if there is none.
 std::vector<std::string> discover(const std::string& folder,
                                   const std::function<bool(const std::string&)>& exists);
 

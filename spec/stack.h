@@ -37,10 +37,10 @@ struct Mount {
   MountType type = MountType::Volume;
   /// Bind: absolute host path. Volume: key of Stack::volumes, empty for an anonymous volume.
   std::string source;
-  std::string target;              ///< Absolute path in the container.
+  std::string target;  ///< Absolute path in the container.
   bool read_only = false;
-  bool create_host_path = true;    ///< Bind: make a missing source folder.
-  bool no_copy = false;            ///< Volume: do not take over the image's content.
+  bool create_host_path = true;  ///< Bind: make a missing source folder.
+  bool no_copy = false;          ///< Volume: do not take over the image's content.
   std::optional<uint64_t> tmpfs_bytes;
   std::optional<uint32_t> tmpfs_mode;
 };
@@ -49,8 +49,8 @@ enum class DependencyCondition { Started, Healthy, CompletedSuccessfully };
 
 struct Dependency {
   DependencyCondition condition = DependencyCondition::Started;
-  bool restart = false;   ///< Restart us when the dependency is replaced.
-  bool required = true;   ///< false: a missing or failed dependency is a warning.
+  bool restart = false;  ///< Restart us when the dependency is replaced.
+  bool required = true;  ///< false: a missing or failed dependency is a warning.
 };
 
 struct HealthCheck {
@@ -72,11 +72,11 @@ struct RestartPolicy {
 };
 
 struct Attachment {
-  std::vector<std::string> aliases;           ///< Besides the service and container name.
+  std::vector<std::string> aliases;  ///< Besides the service and container name.
   std::optional<std::string> ipv4_address;
   std::optional<std::string> mac_address;
-  int32_t priority = 0;                       ///< Higher attaches first.
-  int32_t gateway_priority = 0;               ///< The highest gets the default route.
+  int32_t priority = 0;          ///< Higher attaches first.
+  int32_t gateway_priority = 0;  ///< The highest gets the default route.
 };
 
 struct Ulimit {
@@ -105,11 +105,11 @@ struct Service {
   std::vector<std::string> expose;
   /// Keys of Stack::networks. Empty with `network_mode` "none"; otherwise at least `default`.
   std::map<std::string, Attachment> networks;
-  std::string network_mode;                            ///< "" or "none".
+  std::string network_mode;  ///< "" or "none".
   std::vector<std::string> dns;
   std::vector<std::string> dns_search;
   std::vector<std::string> dns_options;
-  std::vector<std::string> extra_hosts;                ///< `name=address`.
+  std::vector<std::string> extra_hosts;  ///< `name=address`.
 
   std::vector<Mount> volumes;
   bool read_only = false;
@@ -119,13 +119,13 @@ struct Service {
   std::optional<HealthCheck> healthcheck;
   RestartPolicy restart;
   std::optional<std::string> stop_signal;
-  std::optional<int64_t> stop_grace_period_ns;         ///< Default 10 s.
+  std::optional<int64_t> stop_grace_period_ns;  ///< Default 10 s.
   uint32_t scale = 1;
 
   std::optional<double> cpus;
   std::optional<uint64_t> memory_bytes;
   std::optional<int64_t> pids_limit;
-  std::vector<std::string> cap_add;                    ///< `NET_ADMIN` form, or `ALL`.
+  std::vector<std::string> cap_add;  ///< `NET_ADMIN` form, or `ALL`.
   std::vector<std::string> cap_drop;
   bool privileged = false;
   bool init = false;
@@ -134,28 +134,28 @@ struct Service {
   std::map<std::string, Ulimit> ulimits;
   std::map<std::string, std::string> sysctls;
 
-  BootMode boot = BootMode::Clone;                     ///< Ours: `x-boot`.
+  BootMode boot = BootMode::Clone;  ///< Ours: `x-boot`.
 };
 
 struct Network {
-  std::string name;                     ///< Full name; `<project>_<key>` unless set.
+  std::string name;  ///< Full name; `<project>_<key>` unless set.
   bool external = false;
-  bool internal = false;                ///< No way out, by address as well as by name.
-  std::optional<std::string> subnet;    ///< IPv4 CIDR; otherwise chosen by the network port.
+  bool internal = false;              ///< No way out, by address as well as by name.
+  std::optional<std::string> subnet;  ///< IPv4 CIDR; otherwise chosen by the network port.
   std::optional<std::string> gateway;
   Labels labels;
 };
 
 struct Volume {
-  std::string name;                     ///< Full name; `<project>_<key>` unless set.
+  std::string name;  ///< Full name; `<project>_<key>` unless set.
   bool external = false;
   Labels labels;
 };
 
 struct Stack {
-  std::string name;                     ///< Project; empty for containers of `container run`.
-  std::string working_dir;              ///< Project folder; empty for `container run`.
-  std::vector<std::string> files;       ///< The stack files it was read from, absolute.
+  std::string name;                ///< Project; empty for containers of `container run`.
+  std::string working_dir;         ///< Project folder; empty for `container run`.
+  std::vector<std::string> files;  ///< The stack files it was read from, absolute.
   std::map<std::string, Service> services;
   std::map<std::string, Network> networks;
   std::map<std::string, Volume> volumes;

@@ -79,7 +79,7 @@ lost_options() {
 
 configure() {
   make -s allnoconfig
-  scripts/kconfig/merge_config.sh -m -s .config "$fragment" > merge.log 2>&1 || { cat merge.log >&2; return 1; }
+  scripts/kconfig/merge_config.sh -m .config "$fragment" > merge.log 2>&1 || { cat merge.log >&2; return 1; }
   make -s olddefconfig
   local lost
   lost=$(lost_options)

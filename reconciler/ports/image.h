@@ -12,12 +12,12 @@
 namespace reconciler {
 
 struct ImageSummary {
-  std::string reference;        ///< Full: `docker.io/library/alpine:latest`.
-  std::string digest;           ///< Of the tagged manifest or index.
-  std::string created;          ///< RFC 3339, from the config; may be empty.
+  std::string reference;  ///< Full: `docker.io/library/alpine:latest`.
+  std::string digest;     ///< Of the tagged manifest or index.
+  std::string created;    ///< RFC 3339, from the config; may be empty.
   std::string os;
   std::string architecture;
-  uint64_t size_bytes = 0;      ///< Compressed, manifest + config + layers.
+  uint64_t size_bytes = 0;  ///< Compressed, manifest + config + layers.
 };
 
 class ImagePort {

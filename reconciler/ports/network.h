@@ -15,23 +15,23 @@
 namespace reconciler {
 
 struct NetworkSetup {
-  std::string name;                    ///< Full name, unique on this system.
+  std::string name;  ///< Full name, unique on this system.
   bool internal = false;
-  std::optional<std::string> subnet;   ///< IPv4 CIDR; absent: the next free one of the pool.
+  std::optional<std::string> subnet;  ///< IPv4 CIDR; absent: the next free one of the pool.
 };
 
 struct NetworkObservation {
   std::string name;
-  std::string subnet;                  ///< `192.168.64.0/24`
-  std::string gateway;                 ///< `192.168.64.1`: also the DNS server.
+  std::string subnet;   ///< `192.168.64.0/24`
+  std::string gateway;  ///< `192.168.64.1`: also the DNS server.
   bool internal = false;
-  bool alive = false;                  ///< Its process answers; false: it is to be made again.
+  bool alive = false;  ///< Its process answers; false: it is to be made again.
 };
 
 struct LeaseRequest {
-  std::string network;                 ///< Full name.
-  std::string container;               ///< Id; leases are kept by it until `release`.
-  std::vector<std::string> names;      ///< DNS names: container, service, aliases.
+  std::string network;             ///< Full name.
+  std::string container;           ///< Id; leases are kept by it until `release`.
+  std::vector<std::string> names;  ///< DNS names: container, service, aliases.
   std::optional<std::string> ipv4_address;
   std::optional<std::string> mac_address;
 };
@@ -39,19 +39,19 @@ struct LeaseRequest {
 /// A place on a network. The same container asking again gets the same address and MAC.
 struct NetworkLease {
   std::string network;
-  std::string address;                 ///< CIDR: `192.168.64.3/24`
-  std::string gateway;                 ///< Empty on an internal network.
+  std::string address;  ///< CIDR: `192.168.64.3/24`
+  std::string gateway;  ///< Empty on an internal network.
   std::string dns_server;
   std::string mac;
   uint32_t mtu = 1500;
-  std::shared_ptr<base::UniqueFd> tap; ///< Open TAP descriptor with vnet headers; may be null.
+  std::shared_ptr<base::UniqueFd> tap;  ///< Open TAP descriptor with vnet headers; may be null.
 };
 
 /// One published port: host side to container side.
 struct PublishRequest {
   std::string container;
   std::string network;
-  std::string address;                 ///< Of the container, without mask.
+  std::string address;  ///< Of the container, without mask.
   spec::Port port;
 };
 

@@ -25,11 +25,11 @@ namespace reconciler {
 /// What an image says about running it (OCI image config), resolved by the image port.
 struct ImageRuntimeConfig {
   std::string reference;
-  std::string digest;                            ///< Of the manifest: `sha256:…`.
-  std::vector<std::string> layer_disks;          ///< Host paths of EROFS disks, lowest first.
+  std::string digest;                    ///< Of the manifest: `sha256:…`.
+  std::vector<std::string> layer_disks;  ///< Host paths of EROFS disks, lowest first.
   std::vector<std::string> entrypoint;
   std::vector<std::string> command;
-  std::vector<std::string> environment;          ///< `K=V`, in order.
+  std::vector<std::string> environment;  ///< `K=V`, in order.
   std::string working_dir;
   std::string user;
   std::string stop_signal;
@@ -44,12 +44,12 @@ struct ShareSource {
   std::string host_path;
   std::string target;
   bool read_only = false;
-  bool populate = false;                         ///< New empty volume: take over image content.
+  bool populate = false;  ///< New empty volume: take over image content.
 };
 
 /// Everything that is needed to make the container, and to start it again later.
 struct ContainerSetup {
-  std::string id;                                ///< Unique name; also the user's handle.
+  std::string id;  ///< Unique name; also the user's handle.
   uint64_t generation = 1;
   spec::Service service;
   ImageRuntimeConfig image;
@@ -58,7 +58,7 @@ struct ContainerSetup {
 
 struct StartRequest {
   ContainerSetup setup;
-  std::vector<NetworkLease> leases;              ///< In the order of the NICs; TAPs are taken over.
+  std::vector<NetworkLease> leases;  ///< In the order of the NICs; TAPs are taken over.
   std::string hosts;
   std::string resolv_conf;
   uint16_t rows = 24;
@@ -70,11 +70,11 @@ enum class Health { None, Starting, Healthy, Unhealthy };
 
 /// How the container's main process ended.
 struct ExitStatus {
-  int32_t code = 0;                              ///< 128+n after signal n; 255 if the VM died.
-  bool vm_died = false;                          ///< QEMU or the kernel went away under it.
+  int32_t code = 0;      ///< 128+n after signal n; 255 if the VM died.
+  bool vm_died = false;  ///< QEMU or the kernel went away under it.
   bool out_of_memory = false;
   int64_t finished_wall_ns = 0;
-  std::string reason;                            ///< For vm_died: what was seen.
+  std::string reason;  ///< For vm_died: what was seen.
 };
 
 /// What the driver sees of one container, from the host's side.
@@ -83,9 +83,9 @@ struct VmObservation {
   uint64_t generation = 0;
   VmPhase phase = VmPhase::Absent;
   Health health = Health::None;
-  std::optional<ExitStatus> exit;                ///< With phase Exited.
+  std::optional<ExitStatus> exit;  ///< With phase Exited.
   int64_t started_wall_ns = 0;
-  int64_t pid = 0;                               ///< Of the VM monitor, for information.
+  int64_t pid = 0;  ///< Of the VM monitor, for information.
   bool disk_present = false;
 };
 
@@ -105,7 +105,7 @@ using OutputSink = std::function<bool(int stream, std::string_view bytes)>;
 
 struct ExecRequest {
   std::vector<std::string> arguments;
-  std::vector<std::string> environment;          ///< Added to the main process's own.
+  std::vector<std::string> environment;  ///< Added to the main process's own.
   std::optional<std::string> working_dir;
   std::optional<std::string> user;
   bool terminal = false;
@@ -132,10 +132,10 @@ class ProcessSession {
 };
 
 struct LogRequest {
-  bool boot = false;                             ///< The console instead of the container's output.
+  bool boot = false;  ///< The console instead of the container's output.
   bool follow = false;
   std::optional<uint64_t> last_lines;
-  std::function<bool()> cancelled;               ///< Asked at least every 200 ms while following.
+  std::function<bool()> cancelled;  ///< Asked at least every 200 ms while following.
 };
 
 class RuntimePort {

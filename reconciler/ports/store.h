@@ -27,15 +27,15 @@ struct JournalStep {
 struct JournalPlan {
   uint64_t id = 0;
   planner::Plan plan;
-  std::string owner;                    ///< Who asked: "up (pid 123)", for the "held by" message.
+  std::string owner;  ///< Who asked: "up (pid 123)", for the "held by" message.
   int64_t started_wall_ns = 0;
   std::vector<JournalStep> steps;
 };
 
 /// Everything durable, as read in one transaction.
 struct StoredState {
-  uint64_t serial = 0;                  ///< Grows with every change of a record.
-  std::string lineage;                  ///< Random, made with the store.
+  uint64_t serial = 0;  ///< Grows with every change of a record.
+  std::string lineage;  ///< Random, made with the store.
   std::vector<planner::ContainerRecord> containers;
   std::vector<planner::NetworkRecord> networks;
   std::vector<planner::VolumeRecord> volumes;
