@@ -1,0 +1,168 @@
+#include "cli/http_client.h"
+
+#include <http_parser.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "base/limits.h"
+
+namespace cli {
+namespace {
+
+using base::ErrorCode;
+using base::Result;
+
+/// One exchange: what the parser has told us so far.
+struct Exchange {
+  const BodySink* sink = nullptr;
+  base::Result<> outcome;  ///< The first error of the sink.
+  std::string error_body;  ///< Of a response that is no success.
+  bool head_complete = false;
+  bool complete = false;
+  unsigned status = 0;
+};
+
+Exchange& exchange_of(http_parser* parser) { return *static_cast<Exchange*>(parser->data); }
+
+int on_head(http_parser* parser) {
+  Exchange& exchange = exchange_of(parser);
+  exchange.head_complete = true;
+  exchange.status = parser->status_code;
+  return 0;
+}
+
+int on_body(http_parser* parser, const char* bytes, size_t length) {
+  Exchange& exchange = exchange_of(parser);
+  const std::string_view piece(bytes, length);
+  if (exchange.status / 100 != 2) {
+    if (exchange.error_body.size() + length <= base::limits::api_request_bytes_max)
+      exchange.error_body += piece;
+    return 0;
+  }
+  exchange.outcome = (*exchange.sink)(piece);
+  return exchange.outcome ? 0 : 1;
+}
+
+int on_complete(http_parser* parser) {
+  exchange_of(parser).complete = true;
+  return 0;
+}
+
+std::string head_of(const Request& request) {
+  std::string head =
+      fmt::format("{} {} HTTP/1.1\r\nHost: container\r\n", request.method, request.target);
+  if (request.upgrade.empty())
+    head += "Connection: close\r\n";
+  else
+    head += fmt::format("Connection: Upgrade\r\nUpgrade: {}\r\n", request.upgrade);
+  if (!request.body.empty()) head += "Content-Type: application/json\r\n";
+  if (!request.body.empty() || request.method != "GET")
+    head += fmt::format("Content-Length: {}\r\n", request.body.size());
+  return head + "\r\n";
+}
+
+Result<base::UniqueFd> connect(const std::string& socket_path) {
+  Result<base::UniqueFd> socket = base::connect_unix(socket_path);
+  if (socket) return socket;
+  return base::fail(ErrorCode::NotFound,
+                    "the container system is not running ({}). Ensure container system service "
+                    "has been started with `container system start`.",
+                    socket.error().to_string());
+}
+
+/// The daemon's own error, or one about a response that holds none.
+base::Error error_of(const Exchange& exchange) {
+  const Result<nlohmann::json> body = base::parse_json(exchange.error_body);
+  const std::string message = body ? base::json_string_or(*body, "message", "") : "";
+  if (message.empty())
+    return {ErrorCode::Internal,
+            fmt::format("the daemon answered with status {} and no reason", exchange.status)};
+  return {base::error_code_from_name(base::json_string_or(*body, "code", "")), message};
+}
+
+struct Conversation {
+  base::UniqueFd socket;
+  std::string unparsed;  ///< Bytes behind the head of an upgraded response.
+  Exchange exchange;
+};
+
+/// Sends the request and parses the response to its end, or to the switch of protocols.
+Result<Conversation> converse(const std::string& socket_path, const Request& request,
+                              const BodySink& sink) {
+  Conversation talk;
+  talk.socket = TRY(connect(socket_path));
+  talk.exchange.sink = &sink;
+  TRY_DURING(base::write_all(talk.socket.get(), head_of(request) + request.body), "ask the daemon");
+
+  http_parser parser;
+  http_parser_init(&parser, HTTP_RESPONSE);
+  parser.data = &talk.exchange;
+  http_parser_settings settings;
+  http_parser_settings_init(&settings);
+  settings.on_headers_complete = on_head;
+  settings.on_body = on_body;
+  settings.on_message_complete = on_complete;
+
+  char buffer[64 * 1024];
+  while (!talk.exchange.complete) {
+    const size_t count = TRY_DURING(base::read_some(talk.socket.get(), buffer), "hear the daemon");
+    const size_t parsed = http_parser_execute(&parser, &settings, buffer, count);
+    if (!talk.exchange.outcome) return tl::unexpected<base::Error>(talk.exchange.outcome.error());
+    if (parser.upgrade) {
+      talk.unparsed.assign(buffer + parsed, count - parsed);
+      return talk;
+    }
+    if (talk.exchange.complete) break;
+    if (count == 0)
+      return base::fail(ErrorCode::Io,
+                        "the daemon went away while answering; `container system status` tells "
+                        "whether it runs, `container system logs` why it ended");
+    if (parsed != count)
+      return base::fail(ErrorCode::Internal, "the daemon's answer is no HTTP: {}",
+                        http_errno_description(HTTP_PARSER_ERRNO(&parser)));
+  }
+  return talk;
+}
+
+}  // namespace
+
+Result<> HttpClient::stream(const Request& request, const BodySink& sink) const {
+  const Conversation talk = TRY(converse(socket_path_, request, sink));
+  if (talk.exchange.status / 100 != 2) return tl::unexpected<base::Error>(error_of(talk.exchange));
+  return {};
+}
+
+Result<std::string> HttpClient::call(const Request& request) const {
+  std::string body;
+  TRY(stream(request, [&](std::string_view piece) -> Result<> {
+    body += piece;
+    return {};
+  }));
+  return body;
+}
+
+Result<Upgraded> HttpClient::upgrade(const Request& request) const {
+  Conversation talk = TRY(converse(socket_path_, request, [](std::string_view) -> Result<> {
+    return base::fail(ErrorCode::Internal, "the daemon answered instead of switching protocols");
+  }));
+  constexpr unsigned switching_protocols = 101;
+  if (talk.exchange.status != switching_protocols)
+    return tl::unexpected<base::Error>(error_of(talk.exchange));
+  return Upgraded{.socket = std::move(talk.socket), .first_bytes = std::move(talk.unparsed)};
+}
+
+std::string percent_encode(std::string_view text) {
+  constexpr std::string_view unreserved =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+  std::string encoded;
+  for (const char c : text) {
+    if (unreserved.find(c) != std::string_view::npos)
+      encoded += c;
+    else
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return encoded;
+}
+
+}  // namespace cli
