@@ -36,6 +36,8 @@ inline constexpr uint32_t log_segments_max = 3;
 inline constexpr uint64_t console_log_bytes_max = 4u << 20;
 
 inline constexpr uint32_t parallel_steps_max = 16;
+inline constexpr uint32_t plans_waiting_max = 256;
+inline constexpr int64_t observe_interval_ms = 10'000;  ///< What no event tells is looked for.
 inline constexpr int64_t restart_backoff_first_ms = 100;
 inline constexpr int64_t restart_backoff_max_ms = 60'000;
 inline constexpr int64_t restart_backoff_reset_after_ms = 10'000;

@@ -49,6 +49,9 @@ struct ApplyRequest {
   bool wait_for_lock = true;  ///< false: Busy at once, naming the owner.
   ProgressSink progress;
   std::function<void(base::Result<>)> finished;
+  /// Asked for a new plan when the old one is stale once its turn has come (another plan went
+  /// first). Absent: a stale plan is InvalidState.
+  std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan;
 };
 
 /// What happened to a container, for `ls`, attached `up`, events.
@@ -71,7 +74,8 @@ class Reconciler {
   /// `ready` is called when requests may come.
   void start(std::function<void(base::Result<>)> ready);
 
-  /// Records joined with what is known now. Images are those named in `references`.
+  /// Records joined with what is known now. Image digests are left for the caller to fill in: they
+  /// are the image port's to ask, for the references the caller's stack names.
   planner::Snapshot snapshot() const;
 
   /// Runs a plan. Plans of one project (and plans that touch the same container) run one after the

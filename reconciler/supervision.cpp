@@ -1,0 +1,392 @@
+/// Facts about containers and networks, and what follows from them: records, DNS, restarts,
+/// repairs. Events only wake us; every few seconds we look for ourselves, so a lost one heals.
+
+#include <csignal>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "reconciler/impl.h"
+
+namespace reconciler {
+
+using planner::ContainerRecord;
+using planner::HealthState;
+using planner::Phase;
+using planner::Plan;
+using planner::Snapshot;
+
+namespace {
+
+HealthState state_of(Health health) {
+  switch (health) {
+    case Health::None: return HealthState::None;
+    case Health::Starting: return HealthState::Starting;
+    case Health::Healthy: return HealthState::Healthy;
+    case Health::Unhealthy: return HealthState::Unhealthy;
+  }
+  return HealthState::None;
+}
+
+bool is_up(const ContainerRecord& record) {
+  return record.phase == Phase::Running || record.phase == Phase::Unknown;
+}
+
+/// A plan of one step that the planner has no reason to know: it undoes what no record names.
+Plan repair_plan(const std::string& command, std::vector<planner::Operation> operations,
+                 const std::string& address, const std::string& reason, const Snapshot& actual) {
+  Plan plan;
+  plan.command = command;
+  plan.base_serial = actual.serial;
+  plan.lineage = actual.lineage;
+  for (planner::Operation& operation : operations) {
+    planner::Step step;
+    step.id = {static_cast<uint32_t>(plan.steps.size() + 1)};
+    if (!plan.steps.empty()) step.after.push_back(plan.steps.back().id);
+    step.address = address;
+    step.operation = std::move(operation);
+    step.reason = reason;
+    plan.steps.push_back(std::move(step));
+  }
+  return plan;
+}
+
+}  // namespace
+
+// ---- events
+// --------------------------------------------------------------------------------------
+
+void Reconciler::Impl::on_vm_event(const VmEvent& event) {
+  const auto found = snapshot_.containers.find(event.id);
+  if (found == snapshot_.containers.end() || event.generation > found->second.generation) return;
+  switch (event.kind) {
+    case VmEvent::Kind::Exited: note_exit(event.id, event.exit); break;
+    case VmEvent::Kind::Health: note_health(event.id, state_of(event.health)); break;
+  }
+}
+
+void Reconciler::Impl::note_exit(const std::string& id, const ExitStatus& exit) {
+  enqueue("c:" + id, {[this, exit](const View& view) { return operations_.note_exit(view, exit); },
+                      [id](Outcome& outcome) {
+                        if (!outcome.result)
+                          spdlog::warn("container '{}' exited: {}, trying again later", id,
+                                       outcome.result.error().to_string());
+                      }});
+}
+
+void Reconciler::Impl::note_health(const std::string& id, HealthState health) {
+  enqueue("c:" + id,
+          {[this, health](const View& view) { return operations_.note_health(view, health); },
+           [id](Outcome& outcome) {
+             if (!outcome.result)
+               spdlog::warn("health of container '{}': {}, trying again later", id,
+                            outcome.result.error().to_string());
+           }});
+}
+
+void Reconciler::Impl::note_phase(const std::string& id, Phase phase) {
+  enqueue("c:" + id,
+          {[this, phase](const View& view) { return operations_.note_phase(view, phase); },
+           [](Outcome&) {}});
+}
+
+// ---- restarts
+// ------------------------------------------------------------------------------------
+
+void Reconciler::Impl::started(const std::string& id, bool internal) {
+  Supervised& supervised = supervised_[id];
+  supervised.started_ms = ports_.workers.monotonic_ms();
+  supervised.failed_starts = 0;
+  if (!internal) supervised.failures_in_a_row = 0;
+}
+
+void Reconciler::Impl::after_exit(const std::string& id) {
+  const auto found = snapshot_.containers.find(id);
+  if (found == snapshot_.containers.end()) return;
+  if (found->second.auto_remove) return plan_removal(id);
+  Supervised& supervised = supervised_[id];
+  const int64_t ran_ms = ports_.workers.monotonic_ms() - supervised.started_ms;
+  if (supervised.started_ms != 0 && ran_ms >= base::limits::restart_backoff_reset_after_ms)
+    supervised.failures_in_a_row = 0;
+  schedule_restart(id);
+}
+
+bool Reconciler::Impl::is_restarting(const std::string& id) const {
+  const auto found = supervised_.find(id);
+  return found != supervised_.end() &&
+         (found->second.restart_timer != 0 || found->second.restart_planned);
+}
+
+void Reconciler::Impl::cancel_restart(const std::string& id) {
+  const auto found = supervised_.find(id);
+  if (found == supervised_.end() || found->second.restart_timer == 0) return;
+  ports_.workers.cancel(std::exchange(found->second.restart_timer, 0));
+}
+
+void Reconciler::Impl::schedule_restart(const std::string& id) {
+  const auto found = snapshot_.containers.find(id);
+  if (found == snapshot_.containers.end() || stopping_) return;
+  Supervised& supervised = supervised_[id];
+  if (is_restarting(id) || !should_restart(found->second, supervised.failed_starts)) return;
+  const int64_t delay = restart_delay_ms(supervised.failures_in_a_row++);
+  notify(ContainerNotice::Kind::Restarting, found->second, delay);
+  supervised.restart_timer = ports_.workers.after(delay, [this, alive = alive_, id] {
+    if (!*alive) return;
+    supervised_[id].restart_timer = 0;
+    restart_now(id);
+  });
+}
+
+void Reconciler::Impl::restart_now(const std::string& id) {
+  const auto found = snapshot_.containers.find(id);
+  if (found == snapshot_.containers.end()) return;
+  const std::string reason =
+      fmt::format("it exited ({}) and its policy restarts it", found->second.exit_code);
+  const auto make = [this, id, reason](const Snapshot& actual) -> base::Result<Plan> {
+    const auto now = actual.containers.find(id);
+    const bool still = now != actual.containers.end() &&
+                       should_restart(now->second, supervised_[id].failed_starts);
+    Plan plan = TRY(
+        planner::plan_start(still ? std::vector{id} : std::vector<std::string>{}, actual, reason));
+    plan.command = "restart";
+    plan.project.clear();
+    return plan;
+  };
+  auto plan = make(snapshot_);
+  if (!plan || plan->steps.empty()) return;
+  restart_planned({id});
+  submit_internal(std::move(*plan), fmt::format("the restart of '{}'", id), make,
+                  [this, id](const base::Result<>& result) { restart_ended({id}, result); });
+}
+
+void Reconciler::Impl::restart_planned(const std::vector<std::string>& ids) {
+  for (const std::string& id : ids) supervised_[id].restart_planned = true;
+}
+
+void Reconciler::Impl::restart_ended(const std::vector<std::string>& ids,
+                                     const base::Result<>& result) {
+  if (!result) spdlog::warn("restart: {}", result.error().to_string());
+  for (const std::string& id : ids) {
+    const auto found = snapshot_.containers.find(id);
+    if (found == snapshot_.containers.end()) {
+      supervised_.erase(id);
+      continue;
+    }
+    Supervised& supervised = supervised_[id];
+    supervised.restart_planned = false;
+    if (found->second.phase == Phase::Exited || found->second.phase == Phase::Created) {
+      if (!result) ++supervised.failed_starts;
+      schedule_restart(id);
+    }
+    evaluate_awaits(id);
+  }
+}
+
+void Reconciler::Impl::plan_removal(const std::string& id) {
+  const auto make = [id](const Snapshot& actual) -> base::Result<Plan> {
+    const auto now = actual.containers.find(id);
+    const bool still = now != actual.containers.end() && now->second.phase == Phase::Exited;
+    Plan plan = TRY(planner::plan_remove(still ? std::vector{id} : std::vector<std::string>{},
+                                         actual, false, true));
+    plan.command = "remove after exit";
+    plan.project.clear();
+    return plan;
+  };
+  auto plan = make(snapshot_);
+  if (!plan || plan->steps.empty()) return;
+  submit_internal(std::move(*plan), fmt::format("the removal of '{}' after its exit", id), make,
+                  [id](const base::Result<>& result) {
+                    if (!result)
+                      spdlog::warn("removal of '{}': {}, trying again later", id,
+                                   result.error().to_string());
+                  });
+}
+
+// ---- looking for ourselves
+// -----------------------------------------------------------------------
+
+void Reconciler::Impl::observe_later() {
+  if (stopping_) return;
+  observe_timer_ = ports_.workers.after(base::limits::observe_interval_ms, [this, alive = alive_] {
+    if (!*alive) return;
+    observe_timer_ = 0;
+    observe();
+  });
+}
+
+Reconciler::Impl::Observations Reconciler::Impl::look(std::map<std::string, uint64_t> touched) {
+  Observations seen;
+  seen.touched = std::move(touched);
+  seen.vms = ports_.runtime.list();
+  seen.networks = ports_.network.list();
+  seen.volumes = ports_.runtime.list_volumes();
+  return seen;
+}
+
+void Reconciler::Impl::observe() {
+  for (const std::string& id : std::set<std::string>(dirty_))
+    enqueue("c:" + id,
+            {[this](const View& view) { return operations_.rewrite(view); }, [](Outcome&) {}});
+  auto seen = std::make_shared<Observations>();
+  auto closed = std::make_shared<std::set<uint64_t>>();
+  off_loop(
+      [this, seen, closed, touched = touched_, unfinished = unfinished_] {
+        for (const uint64_t plan : unfinished)
+          if (store_.with([&](StorePort& store) { return store.finish_plan(plan); }))
+            closed->insert(plan);
+        *seen = look(touched);
+      },
+      [this, seen, closed] {
+        for (const uint64_t plan : *closed) unfinished_.erase(plan);
+        if (!stopping_) compare(*seen);
+        // Ids that are gone need no counter once no look that began before is under way.
+        std::erase_if(touched_, [&](const auto& entry) {
+          return !snapshot_.containers.contains(entry.first) && !is_locked("c:" + entry.first);
+        });
+        observe_later();
+      });
+}
+
+void Reconciler::Impl::compare(const Observations& seen) {
+  const auto untouched = [&](const std::string& id) {
+    const auto then = seen.touched.find(id);
+    const auto now = touched_.find(id);
+    const uint64_t before = then == seen.touched.end() ? 0 : then->second;
+    return (now == touched_.end() ? 0 : now->second) == before && !is_locked("c:" + id);
+  };
+  if (seen.vms) {
+    std::map<std::string, const VmObservation*> by_id;
+    for (const VmObservation& vm : *seen.vms) by_id[vm.id] = &vm;
+    std::vector<ContainerRecord> records;
+    for (const auto& [id, record] : snapshot_.containers)
+      if (untouched(id)) records.push_back(record);
+    for (const ContainerRecord& record : records) {
+      const auto vm = by_id.find(record.id);
+      compare_container(record, vm == by_id.end() ? nullptr : vm->second);
+    }
+    for (const auto& [id, vm] : by_id)
+      if (!snapshot_.containers.contains(id) && untouched(id)) sweep_container(id);
+  }
+  if (seen.networks) compare_networks(*seen.networks);
+  if (!seen.volumes) return;
+  const std::set<std::string> present(seen.volumes->begin(), seen.volumes->end());
+  for (auto& [name, record] : snapshot_.volumes)
+    if (!is_locked("v:" + name)) record.present = present.contains(name);
+}
+
+void Reconciler::Impl::compare_container(const ContainerRecord& record, const VmObservation* vm) {
+  const VmPhase phase = vm == nullptr ? VmPhase::Absent : vm->phase;
+  if (!is_up(record)) {
+    if (phase == VmPhase::Running || phase == VmPhase::Unknown) {
+      spdlog::warn("container '{}' is not meant to run but its VM does; ending it", record.id);
+      const auto stop = planner::StopContainer{record.id, "KILL", 0};
+      submit_internal(repair_plan("sweep", {stop}, "container." + record.id,
+                                  "its VM runs without being asked to", snapshot_),
+                      "a sweep", nullptr, nullptr);
+    } else if (vm == nullptr || !vm->disk_present) {
+      if (record.phase != Phase::Missing) note_phase(record.id, Phase::Missing);
+    } else if (record.phase == Phase::Missing) {
+      note_phase(record.id, record.started_wall_ns == 0 ? Phase::Created : Phase::Exited);
+    } else if (record.auto_remove && record.phase == Phase::Exited) {
+      plan_removal(record.id);
+    }
+    return;
+  }
+  switch (phase) {
+    case VmPhase::Running:
+      if (record.phase == Phase::Unknown) note_phase(record.id, Phase::Running);
+      if (state_of(vm->health) != record.health && vm->health != Health::Starting &&
+          vm->health != Health::None)
+        note_health(record.id, state_of(vm->health));
+      break;
+    case VmPhase::Unknown:
+      if (record.phase != Phase::Unknown) note_phase(record.id, Phase::Unknown);
+      break;
+    case VmPhase::Exited:
+    case VmPhase::Absent: {
+      ExitStatus exit;
+      exit.code = 255;
+      exit.vm_died = true;
+      exit.reason = "its virtual machine was found gone";
+      note_exit(record.id, vm != nullptr && vm->exit ? *vm->exit : exit);
+      break;
+    }
+  }
+}
+
+void Reconciler::Impl::compare_networks(const std::vector<NetworkObservation>& networks) {
+  std::set<std::string> alive;
+  for (const NetworkObservation& network : networks) {
+    if (network.alive) alive.insert(network.name);
+    if (!snapshot_.networks.contains(network.name) && !is_locked("n:" + network.name))
+      sweep_network(network.name);
+  }
+  std::vector<planner::NetworkRecord> dead;
+  for (auto& [name, record] : snapshot_.networks) {
+    if (is_locked("n:" + name)) continue;
+    record.alive = alive.contains(name);
+    if (!record.alive) dead.push_back(record);
+  }
+  for (const planner::NetworkRecord& record : dead) repair_network(record);
+}
+
+void Reconciler::Impl::sweep_container(const std::string& id) {
+  spdlog::warn("no record names the container '{}'; removing its VM and disk", id);
+  submit_internal(
+      repair_plan("sweep", {planner::RemoveContainer{id, false}}, "container." + id,
+                  "no record names it", snapshot_),
+      "a sweep",
+      [id](const Snapshot& actual) -> base::Result<Plan> {
+        if (actual.containers.contains(id)) return Plan{};
+        return repair_plan("sweep", {planner::RemoveContainer{id, false}}, "container." + id,
+                           "no record names it", actual);
+      },
+      nullptr);
+}
+
+void Reconciler::Impl::sweep_network(const std::string& name) {
+  spdlog::warn("no record names the network '{}'; removing it", name);
+  submit_internal(
+      repair_plan("sweep", {planner::RemoveNetwork{name}}, "network." + name, "no record names it",
+                  snapshot_),
+      "a sweep",
+      [name](const Snapshot& actual) -> base::Result<Plan> {
+        if (actual.networks.contains(name)) return Plan{};
+        return repair_plan("sweep", {planner::RemoveNetwork{name}}, "network." + name,
+                           "no record names it", actual);
+      },
+      nullptr);
+}
+
+void Reconciler::Impl::repair_network(const planner::NetworkRecord& record) {
+  spdlog::warn("network '{}' does not answer; making it again", record.name);
+  submit_internal(
+      repair_plan("repair", {planner::CreateNetwork{record}}, "network." + record.name,
+                  "it does not answer any more", snapshot_),
+      fmt::format("the repair of network '{}'", record.name),
+      [name = record.name](const Snapshot& actual) -> base::Result<Plan> {
+        const auto now = actual.networks.find(name);
+        if (now == actual.networks.end() || now->second.alive) return Plan{};
+        return repair_plan("repair", {planner::CreateNetwork{now->second}}, "network." + name,
+                           "it does not answer any more", actual);
+      },
+      nullptr);
+}
+
+/// A network that was made again has forgotten who was on it.
+void Reconciler::Impl::rejoin(const std::string& network) {
+  for (const auto& [id, record] : snapshot_.containers) {
+    if (record.phase != Phase::Running || !record.applied.networks.contains(network)) continue;
+    enqueue("c:" + id,
+            {[this, network](const View& view) { return operations_.rejoin(view, network); },
+             [id = id, network](Outcome& outcome) {
+               if (!outcome.result)
+                 spdlog::warn("container '{}' could not be put back on network '{}': {}", id,
+                              network, outcome.result.error().to_string());
+             }});
+  }
+}
+
+}  // namespace reconciler
