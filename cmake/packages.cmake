@@ -17,3 +17,4 @@ pkg_check_modules(ext2fs REQUIRED IMPORTED_TARGET ext2fs com_err)
 find_library(SLIRP_LIBRARY slirp REQUIRED)  # its .pc file wants glib headers that we do not need
 pkg_check_modules(cap REQUIRED IMPORTED_TARGET libcap)
 find_library(HTTP_PARSER_LIBRARY http_parser REQUIRED)
+pkg_check_modules(nftables REQUIRED IMPORTED_TARGET libnftables)
