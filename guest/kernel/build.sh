@@ -79,7 +79,7 @@ lost_options() {
 
 configure() {
   make -s allnoconfig
-  scripts/kconfig/merge_config.sh -m .config "$fragment" > merge.log 2>&1 || { cat merge.log >&2; return 1; }
+  scripts/kconfig/merge_config.sh -m .config "$fragment" > merge.log 2>&1 || die "$(cat merge.log)"
   make -s olddefconfig
   local lost
   lost=$(lost_options)
@@ -109,11 +109,15 @@ build() {
 }
 
 build_into_cache() {
-  local final=$1 work=$1.building
+  local final=$1
+  work=$1.building
   rm -rf "$work"
   mkdir -p "$work/source" "$work/result"
   unpack_source "$work/source"
-  (cd "$work/source" && build "$work/result") || die "the build failed; its tree is left in $work"
+  # Not in a condition: there bash would go on after a failing step.
+  trap 'echo "guest kernel: the build failed; its tree is left in $work" >&2' ERR
+  (cd "$work/source"; build "$work/result")
+  trap - ERR
   sync -f "$work/result"
   mv -T "$work/result" "$final"
   rm -rf "$work"
@@ -138,7 +142,7 @@ main() {
   if [ ! -d "$final" ]; then
     exec {lock}> "$final.lock"
     flock "$lock"
-    [ -d "$final" ] || build_into_cache "$final"
+    if [ ! -d "$final" ]; then build_into_cache "$final"; fi
     exec {lock}>&-
   fi
   deliver "$final" "$1"
