@@ -37,6 +37,10 @@ inline constexpr uint64_t console_log_bytes_max = 4u << 20;
 
 inline constexpr uint32_t parallel_steps_max = 16;
 inline constexpr uint32_t plans_waiting_max = 256;
+/// Exits in a row that a wait for a container with a restart policy puts up with.
+inline constexpr uint32_t await_restarts_max = 5;
+/// A wait carried on after a restart of the daemon: nobody is there any more to cancel it.
+inline constexpr int64_t resumed_await_ms_max = 120'000;
 inline constexpr int64_t observe_interval_ms = 10'000;  ///< What no event tells is looked for.
 inline constexpr int64_t restart_backoff_first_ms = 100;
 inline constexpr int64_t restart_backoff_max_ms = 60'000;

@@ -115,6 +115,15 @@ Plan Draft::finish(std::string project, std::string command, const Snapshot& act
   return plan;
 }
 
+bool has_vm(const ContainerRecord& record) {
+  return record.phase == Phase::Running || record.phase == Phase::Unknown;
+}
+
+bool may_run(const ContainerRecord& record) {
+  return has_vm(record) || (record.wanted == Wanted::Running && record.phase != Phase::Missing &&
+                            record.applied.restart.condition != spec::RestartCondition::No);
+}
+
 std::string address_of(const ContainerRecord& record) {
   if (record.service.empty() || record.one_off) return "container." + record.id;
   return fmt::format("service.{}[{}]", record.service, record.index);

@@ -35,6 +35,10 @@ class Draft {
 /// `service.web[1]` for a container of a stack, `container.x` for any other.
 std::string address_of(const ContainerRecord& record);
 
+bool has_vm(const ContainerRecord& record);
+/// Runs, or its policy may start it at any moment: to be removed, it must be stopped first.
+bool may_run(const ContainerRecord& record);
+
 /// What check_fresh compares: `absent`, or the identity of the record.
 std::string state_of(const Snapshot& actual, const std::string& basis_address);
 

@@ -42,10 +42,6 @@ std::string common_project(const Records& records) {
   return all ? project : "";
 }
 
-bool has_vm(const ContainerRecord& record) {
-  return record.phase == Phase::Running || record.phase == Phase::Unknown;
-}
-
 using Nodes = std::map<const ContainerRecord*, Draft::Node>;
 
 /// Calls `edge(dependent, dependency)` for every pair of `records` that depend on each other.
@@ -113,11 +109,11 @@ base::Result<Plan> plan_down(const std::string& project, const Snapshot& actual,
   Nodes stops;
   Nodes removals;
   for (const ContainerRecord* record : records) {
-    if (has_vm(*record))
+    if (may_run(*record))
       stops[record] = add_stop(draft, *record, "the project goes", {}, options.stop_grace_ms);
     removals[record] = draft.add(address_of(*record), RemoveContainer{record->id, options.volumes},
                                  "the project goes");
-    if (has_vm(*record)) draft.order(stops[record], removals[record]);
+    if (may_run(*record)) draft.order(stops[record], removals[record]);
   }
   order_stops(draft, records, stops);
   remove_networks(draft, project, actual, removals);
@@ -233,7 +229,7 @@ base::Result<Plan> plan_remove(const std::vector<std::string>& ids, const Snapsh
                         record->id);
     const auto removal = draft.add(
         address_of(*record), RemoveContainer{record->id, anonymous_volumes}, "asked to remove it");
-    if (!has_vm(*record)) continue;
+    if (!may_run(*record)) continue;
     stops.emplace(record, add_stop(draft, *record, "asked to remove it", "KILL", 0));
     draft.order(stops.at(record), removal);
   }

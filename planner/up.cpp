@@ -46,9 +46,9 @@ class UpPlanner {
     TRY(plan_networks());
     TRY(plan_volumes());
     for (const std::string& name : order_) TRY(plan_service(name));
+    note_orphans();
     touch_neighbours_of_recreated_networks();
     restart_dependents();
-    note_orphans();
     // From here on every decision is made; what follows only draws the graph.
     for (Item& item : items_) add_steps(item);
     for (Item& item : items_) order_resources(item);
@@ -367,10 +367,6 @@ class UpPlanner {
     return compare(record, applied, digest).change_class == ChangeClass::Replace;
   }
 
-  static bool has_vm(const ContainerRecord& record) {
-    return record.phase == Phase::Running || record.phase == Phase::Unknown;
-  }
-
   Item& add_item(const std::string& service, Item item) {
     item.address = address_of(item.existing && item.remove ? *item.existing : item.record);
     items_of_[service].push_back(items_.size());
@@ -382,7 +378,7 @@ class UpPlanner {
     Item item;
     item.existing = &record;
     item.record = record;
-    item.stop = has_vm(record);
+    item.stop = may_run(record);
     item.remove = true;
     item.reason = std::move(reason);
     add_item(record.service, std::move(item));
@@ -453,7 +449,7 @@ class UpPlanner {
                          const std::string& digest) {
     const ContainerRecord& existing = *item.existing;
     item.replaces = true;
-    item.stop = has_vm(existing);
+    item.stop = may_run(existing);
     item.remove = true;
     item.create = true;
     item.start = !options_.no_start;

@@ -320,7 +320,8 @@ void Reconciler::Impl::pump() {
 
 bool Reconciler::Impl::begin(const RunPtr& run) {
   if (!run->resumed && (run->internal || run->replan)) {
-    const bool stale = run->internal || !planner::check_fresh(run->plan, snapshot_);
+    // Whoever can plan again does so after any change: what a plan says of phases ages fastest.
+    const bool stale = run->internal || run->plan.base_serial != snapshot_.serial;
     if (stale && run->replan) {
       auto plan = run->replan(snapshot_);
       if (!plan) {
@@ -394,6 +395,7 @@ void Reconciler::Impl::prepare(Run& run) {
 }
 
 void Reconciler::Impl::began(const RunPtr& run) {
+  run->began = true;
   report(*run, Progress::Kind::PlanStarted, 0, run->owner);
   // Of an interrupted plan, what was settled stays settled.
   for (size_t i = 0; i < run->outcomes.size(); ++i)
@@ -487,17 +489,21 @@ void Reconciler::Impl::start_effect(const RunPtr& run, size_t index) {
 void Reconciler::Impl::start_await(const RunPtr& run, size_t index) {
   const auto& await = std::get<AwaitContainer>(run->plan.steps[index].operation);
   run->awaiting.insert(index);
-  if (evaluate_await(run, index) || await.timeout_ms <= 0) return;
+  if (evaluate_await(run, index)) return;
+  int64_t timeout_ms = await.timeout_ms;
+  if (run->resumed && (timeout_ms <= 0 || timeout_ms > base::limits::resumed_await_ms_max))
+    timeout_ms = base::limits::resumed_await_ms_max;
+  if (timeout_ms <= 0) return;
   run->await_timers[index] =
-      ports_.workers.after(await.timeout_ms, [this, alive = alive_, run, index] {
+      ports_.workers.after(timeout_ms, [this, alive = alive_, run, index, timeout_ms] {
         if (!*alive) return;
         run->await_timers.erase(index);
         const auto& late = std::get<AwaitContainer>(run->plan.steps[index].operation);
         end_await(run, index,
                   base::fail(ErrorCode::Timeout,
-                             "application not healthy after {}s: container {} "
-                             "did not get ready; see 'container logs {}'",
-                             late.timeout_ms / 1000, late.id, late.id));
+                             "application not healthy after {}s: container {} did not get ready; "
+                             "see 'container logs {}'",
+                             timeout_ms / 1000, late.id, late.id));
         dispatch();
       });
 }
@@ -522,7 +528,7 @@ bool Reconciler::Impl::evaluate_await(const RunPtr& run, size_t index) {
   std::optional<ContainerRecord> record;
   if (const auto found = snapshot_.containers.find(await.id); found != snapshot_.containers.end())
     record = found->second;
-  const Verdict verdict = judge(await, record, is_restarting(await.id));
+  const Verdict verdict = judge(await, record, may_recover(await.id));
   switch (verdict.hope) {
     case Hope::Pending: return false;
     case Hope::Holds: end_await(run, index, {}); return true;
@@ -694,7 +700,7 @@ void Reconciler::Impl::cancel(const std::string& owner) {
   for (const RunPtr& run : runs) {
     if (run->internal || run->owner != owner || run->finishing) continue;
     run->cancelled = true;
-    if (run->outcomes.empty()) continue;
+    if (!run->began) continue;  // its journal entry is being written; began() looks again
     skip_pending(run, "cancelled");
     const std::vector<size_t> waiting(run->awaiting.begin(), run->awaiting.end());
     for (const size_t index : waiting)

@@ -42,6 +42,7 @@ struct Run {
   std::set<size_t> awaiting;  ///< AwaitContainer steps under way.
   std::map<size_t, TimerId> await_timers;
   size_t unsettled = 0;
+  bool began = false;
   bool cancelled = false;
   bool finishing = false;
   std::vector<std::string> failures;
@@ -144,6 +145,8 @@ class Reconciler::Impl {
   void plan_removal(const std::string& id);
   void started(const std::string& id, bool internal);
   bool is_restarting(const std::string& id) const;
+  /// A restart is coming, and has not been tried in vain too often.
+  bool may_recover(const std::string& id) const;
   void cancel_restart(const std::string& id);
   void observe_later();
   void observe();
@@ -157,7 +160,7 @@ class Reconciler::Impl {
   void rejoin(const std::string& network);
 
   // Start (startup.cpp).
-  void loaded(StoredState state, const Observations& seen);
+  void loaded(const StoredState& state, const Observations& seen);
   void resume(JournalPlan open);
   void restart_wanted();
 

@@ -49,8 +49,8 @@ struct ApplyRequest {
   bool wait_for_lock = true;  ///< false: Busy at once, naming the owner.
   ProgressSink progress;
   std::function<void(base::Result<>)> finished;
-  /// Asked for a new plan when the old one is stale once its turn has come (another plan went
-  /// first). Absent: a stale plan is InvalidState.
+  /// Asked for a new plan if anything has changed by the time its turn has come. Absent: the plan
+  /// is applied as it is, and if a record it relies on has changed that is InvalidState.
   std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan;
 };
 

@@ -45,20 +45,20 @@ void Reconciler::Impl::start(std::function<void(base::Result<>)> ready) {
           observe_later();
           ready({});
         };
-        loaded(std::move(**state), *seen);
+        loaded(**state, *seen);
       });
 }
 
-void Reconciler::Impl::loaded(StoredState state, const Observations& seen) {
+void Reconciler::Impl::loaded(const StoredState& state, const Observations& seen) {
   snapshot_.serial = state.serial;
   snapshot_.lineage = state.lineage;
   const int64_t now = ports_.workers.monotonic_ms();
-  for (auto& record : state.containers) {
+  for (const auto& record : state.containers) {
     supervised_[record.id].started_ms = now;
     snapshot_.containers.emplace(record.id, record);
   }
-  for (auto& record : state.networks) snapshot_.networks.emplace(record.name, record);
-  for (auto& record : state.volumes) snapshot_.volumes.emplace(record.name, record);
+  for (const auto& record : state.networks) snapshot_.networks.emplace(record.name, record);
+  for (const auto& record : state.volumes) snapshot_.volumes.emplace(record.name, record);
   compare(seen);
 }
 

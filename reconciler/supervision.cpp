@@ -119,6 +119,11 @@ bool Reconciler::Impl::is_restarting(const std::string& id) const {
          (found->second.restart_timer != 0 || found->second.restart_planned);
 }
 
+bool Reconciler::Impl::may_recover(const std::string& id) const {
+  return is_restarting(id) &&
+         supervised_.at(id).failures_in_a_row <= base::limits::await_restarts_max;
+}
+
 void Reconciler::Impl::cancel_restart(const std::string& id) {
   const auto found = supervised_.find(id);
   if (found == supervised_.end() || found->second.restart_timer == 0) return;
@@ -187,7 +192,8 @@ void Reconciler::Impl::restart_ended(const std::vector<std::string>& ids,
 void Reconciler::Impl::plan_removal(const std::string& id) {
   const auto make = [id](const Snapshot& actual) -> base::Result<Plan> {
     const auto now = actual.containers.find(id);
-    const bool still = now != actual.containers.end() && now->second.phase == Phase::Exited;
+    const bool still = now != actual.containers.end() &&
+                       (now->second.phase == Phase::Exited || now->second.phase == Phase::Missing);
     Plan plan = TRY(planner::plan_remove(still ? std::vector{id} : std::vector<std::string>{},
                                          actual, false, true));
     plan.command = "remove after exit";
@@ -285,12 +291,12 @@ void Reconciler::Impl::compare_container(const ContainerRecord& record, const Vm
       submit_internal(repair_plan("sweep", {stop}, "container." + record.id,
                                   "its VM runs without being asked to", snapshot_),
                       "a sweep", nullptr, nullptr);
+    } else if (record.auto_remove && record.phase != Phase::Created) {
+      plan_removal(record.id);
     } else if (vm == nullptr || !vm->disk_present) {
       if (record.phase != Phase::Missing) note_phase(record.id, Phase::Missing);
     } else if (record.phase == Phase::Missing) {
       note_phase(record.id, record.started_wall_ns == 0 ? Phase::Created : Phase::Exited);
-    } else if (record.auto_remove && record.phase == Phase::Exited) {
-      plan_removal(record.id);
     }
     return;
   }
