@@ -173,7 +173,8 @@ TEST_CASE("unknown keys are ignored, wrong types name the path") {
                   result.error().to_string());
   };
   check_fails_at({{"image", 1}}, "image");
-  check_fails_at({{"ports", {{{"published", 70'000}}}}}, "ports[0].published");
+  check_fails_at({{"ports", nlohmann::json::array({{{"published", 70'000}}})}},
+                 "ports[0].published");
   check_fails_at({{"scale", -1}}, "scale");
   check_fails_at({{"restart", {{"condition", "sometimes"}}}}, "restart.condition");
   check_fails_at({{"networks", {{"front", {{"aliases", "www"}}}}}}, "networks.front.aliases");
