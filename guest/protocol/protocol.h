@@ -21,8 +21,9 @@
 ///                                        the VM up and starts the main process. 409 if done before
 ///   POST /v1/processes                   ExecConfig → {"id": "..."}; starts one more process
 ///   POST /v1/processes/ID/stdin          request body: raw bytes, end of stream closes stdin
-///   GET  /v1/processes/ID/output?offset=N&stream=out|err|all  response body: output frames from N on,
-///                                        ends after the process's output has ended
+///   GET  /v1/processes/ID/output?offset=N&stream=out|err|all
+///                                        response body: output frames from N on, ends after the
+///                                        process's output has ended
 ///   POST /v1/processes/ID/acknowledge    {"offset": N}: everything before N is stored
 ///   POST /v1/processes/ID/signal         {"signal": 15}
 ///   POST /v1/processes/ID/resize         {"rows": 24, "columns": 80}
@@ -30,9 +31,9 @@
 ///   GET  /v1/events?after=N              response body: one Event a line, for ever
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
 ///   POST /v1/health                      HealthConfig, replaces the running probe
-///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."} rewrites both files
+///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
 ///   POST /v1/time                        {"wall_ns": N}: sets the clock
-///   GET  /v1/statistics                  cpu, memory, pids, io, network counters
+///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
 ///   POST /v1/shutdown                    syncs and unmounts; the answer is the last thing it says
 ///
 /// Output frame: 1 byte stream (1 stdout, 2 stderr; a tty has only 1), 8 bytes big-endian offset of
@@ -61,28 +62,28 @@ inline constexpr std::string_view main_process_id = "main";
 inline constexpr size_t output_frame_header_bytes = 13;
 
 struct Interface {
-  std::string mac;                       ///< Set on the n-th NIC, in the order of this list.
+  std::string mac;  ///< Set on the n-th NIC, in the order of this list.
   uint32_t mtu = 1500;
-  std::vector<std::string> addresses;    ///< CIDR: `192.168.64.3/24`.
-  std::string gateway;                   ///< Empty: no default route through this one.
-  std::string name;                      ///< `eth0`
+  std::vector<std::string> addresses;  ///< CIDR: `192.168.64.3/24`.
+  std::string gateway;                 ///< Empty: no default route through this one.
+  std::string name;                    ///< `eth0`
 };
 
 enum class MountKind { Share, Tmpfs };
 
 struct GuestMount {
   MountKind kind = MountKind::Share;
-  std::string source;                    ///< Share: name of a top-level entry of the file server.
-  std::string target;                    ///< Absolute, in the container; resolved inside its root.
+  std::string source;  ///< Share: name of a top-level entry of the file server.
+  std::string target;  ///< Absolute, in the container; resolved inside its root.
   bool read_only = false;
-  bool populate = false;                 ///< Share that is an empty new volume: copy image content.
-  uint64_t tmpfs_bytes = 0;              ///< 0: no limit but memory.
+  bool populate = false;     ///< Share that is an empty new volume: copy image content.
+  uint64_t tmpfs_bytes = 0;  ///< 0: no limit but memory.
   uint32_t tmpfs_mode = 01777;
 };
 
 struct Rlimit {
-  std::string name;                      ///< `nofile`
-  int64_t soft = 0;                      ///< -1: unlimited
+  std::string name;  ///< `nofile`
+  int64_t soft = 0;  ///< -1: unlimited
   int64_t hard = 0;
 };
 
@@ -90,20 +91,20 @@ struct ProcessConfig {
   std::vector<std::string> arguments;    ///< argv; arguments[0] is looked up in PATH.
   std::vector<std::string> environment;  ///< `K=V`, in order.
   std::string working_directory = "/";   ///< Made if missing.
-  std::string user;                      ///< `uid|name[:gid|group]`, resolved in the guest; "": root
-  std::vector<std::string> groups;       ///< Supplementary, besides /etc/group.
-  std::vector<std::string> capabilities; ///< Full set, `CAP_CHOWN` form.
+  std::string user;                 ///< `uid|name[:gid|group]`, resolved in the guest; "": root
+  std::vector<std::string> groups;  ///< Supplementary, besides /etc/group.
+  std::vector<std::string> capabilities;  ///< Full set, `CAP_CHOWN` form.
   std::vector<Rlimit> rlimits;
   bool terminal = false;
   uint16_t rows = 24;
   uint16_t columns = 80;
-  bool stdin_open = false;               ///< Otherwise stdin is /dev/null.
+  bool stdin_open = false;  ///< Otherwise stdin is /dev/null.
   bool no_new_privileges = false;
-  bool privileged = false;               ///< No masked or read-only paths.
+  bool privileged = false;  ///< No masked or read-only paths.
 };
 
 struct HealthConfig {
-  std::vector<std::string> test;         ///< argv; empty: no probe.
+  std::vector<std::string> test;  ///< argv; empty: no probe.
   int64_t interval_ns = 30'000'000'000;
   int64_t timeout_ns = 30'000'000'000;
   int64_t start_period_ns = 0;
@@ -115,21 +116,21 @@ struct ContainerConfig {
   std::string id;
   std::string hostname;
   std::string domainname;
-  int64_t wall_ns = 0;                   ///< The host's clock, set first.
-  std::string entropy_hex;               ///< Fed and credited to the kernel's generator.
+  int64_t wall_ns = 0;      ///< The host's clock, set first.
+  std::string entropy_hex;  ///< Fed and credited to the kernel's generator.
   std::vector<Interface> interfaces;
-  std::string hosts;                     ///< Content of /etc/hosts.
-  std::string resolv_conf;               ///< Content of /etc/resolv.conf.
+  std::string hosts;        ///< Content of /etc/hosts.
+  std::string resolv_conf;  ///< Content of /etc/resolv.conf.
   /// Partitions of the image disk (1-based), lowest layer first. Partition 1 is the modules disk.
   std::vector<uint32_t> layers;
   bool read_only_root = false;
   std::vector<GuestMount> mounts;
   uint64_t shm_bytes = 64u << 20;
-  double cpus = 0;                       ///< cgroup quota; 0: none.
-  uint64_t memory_bytes = 0;             ///< cgroup limit; 0: none.
-  int64_t pids_limit = 0;                ///< 0 and -1: none.
+  double cpus = 0;            ///< cgroup quota; 0: none.
+  uint64_t memory_bytes = 0;  ///< cgroup limit; 0: none.
+  int64_t pids_limit = 0;     ///< 0 and -1: none.
   std::map<std::string, std::string> sysctls;
-  bool init = false;                     ///< A reaper of ours as PID 1 of the container.
+  bool init = false;  ///< A reaper of ours as PID 1 of the container.
   ProcessConfig process;
   HealthConfig health;
 };
@@ -143,15 +144,15 @@ enum class EventKind { Started, Exited, Health, OutOfMemory };
 enum class HealthStatus { None, Starting, Healthy, Unhealthy };
 
 struct Event {
-  uint64_t sequence = 0;                 ///< From 1, without gaps, for the life of the VM.
+  uint64_t sequence = 0;  ///< From 1, without gaps, for the life of the VM.
   EventKind kind = EventKind::Started;
-  std::string process;                   ///< `main` or an exec id.
-  int32_t exit_code = 0;                 ///< 128+n after signal n.
+  std::string process;    ///< `main` or an exec id.
+  int32_t exit_code = 0;  ///< 128+n after signal n.
   int32_t signal = 0;
-  uint64_t output_bytes = 0;             ///< Exited: length of the whole combined output.
+  uint64_t output_bytes = 0;  ///< Exited: length of the whole combined output.
   int64_t wall_ns = 0;
   HealthStatus health = HealthStatus::None;
-  std::string detail;                    ///< Health: end of the probe's output, at most 4 KiB.
+  std::string detail;  ///< Health: end of the probe's output, at most 4 KiB.
 };
 
 struct ProcessState {
@@ -166,9 +167,32 @@ struct AgentState {
   int version = protocol_version;
   std::string boot_id;
   bool configured = false;
-  int64_t boot_to_ready_ns = 0;          ///< CLOCK_BOOTTIME when the agent first listened.
+  int64_t boot_to_ready_ns = 0;  ///< CLOCK_BOOTTIME when the agent first listened.
   uint64_t last_event = 0;
   std::vector<ProcessState> processes;
+};
+
+struct NetworkStatistics {
+  std::string interface;
+  uint64_t received_bytes = 0;
+  uint64_t received_packets = 0;
+  uint64_t sent_bytes = 0;
+  uint64_t sent_packets = 0;
+};
+
+/// Counters of the container's cgroup, and of the VM's interfaces (`lo` left out).
+struct Statistics {
+  uint64_t cpu_usage_ns = 0;
+  uint64_t cpu_user_ns = 0;
+  uint64_t cpu_system_ns = 0;
+  uint32_t cpus = 0;  ///< Virtual processors online.
+  uint64_t memory_bytes = 0;
+  uint64_t memory_cache_bytes = 0;  ///< Part of memory_bytes the kernel could give back.
+  uint64_t memory_limit_bytes = 0;  ///< The smaller of the cgroup's limit and the VM's memory.
+  uint64_t processes = 0;
+  uint64_t read_bytes = 0;
+  uint64_t written_bytes = 0;
+  std::vector<NetworkStatistics> networks;
 };
 
 nlohmann::json to_json(const ContainerConfig& config);
@@ -176,10 +200,12 @@ nlohmann::json to_json(const ExecConfig& config);
 nlohmann::json to_json(const HealthConfig& config);
 nlohmann::json to_json(const Event& event);
 nlohmann::json to_json(const AgentState& state);
+nlohmann::json to_json(const Statistics& statistics);
 base::Result<ContainerConfig> container_config_from_json(const nlohmann::json& json);
 base::Result<ExecConfig> exec_config_from_json(const nlohmann::json& json);
 base::Result<HealthConfig> health_config_from_json(const nlohmann::json& json);
 base::Result<Event> event_from_json(const nlohmann::json& json);
 base::Result<AgentState> agent_state_from_json(const nlohmann::json& json);
+base::Result<Statistics> statistics_from_json(const nlohmann::json& json);
 
 }  // namespace guest
