@@ -418,7 +418,7 @@ void Reconciler::Impl::dispatch() {
   while (std::exchange(dispatch_again_, false)) {
     const std::vector<RunPtr> runs(active_.begin(), active_.end());
     for (const RunPtr& run : runs) {
-      while (!run->ready.empty()) {
+      while (run->began && !run->ready.empty()) {
         const size_t index = *run->ready.begin();
         const bool waits = is_await(run->plan.steps[index]);
         if (!waits && steps_running_ >= base::limits::parallel_steps_max) break;
@@ -478,7 +478,7 @@ void Reconciler::Impl::start_effect(const RunPtr& run, size_t index) {
     if (outcome.result && starts) started(*container_of(operation), run->internal);
     if (outcome.result)
       if (const auto* made = std::get_if<planner::CreateNetwork>(&operation))
-        rejoin(made->record.name);
+        if (!snapshot_.networks.at(made->record.name).alive) rejoin(made->record.name);
     settle(run, index, outcome.result ? StepOutcome::Done : StepOutcome::Failed,
            outcome.result ? "" : outcome.result.error().to_string(),
            outcome.result ? ErrorCode::Internal : outcome.result.error().code());

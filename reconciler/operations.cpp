@@ -219,16 +219,41 @@ base::Result<> Operations::create_network(const planner::CreateNetwork& op, cons
   setup.subnet = record.applied.subnet;
   // Made again, it keeps the addresses that its containers still carry.
   if (!setup.subnet && !record.subnet.empty()) setup.subnet = record.subnet;
+  // A network made again has forgotten who was on it. Until everybody is back on it the record
+  // says that it is not alive, so that a crash in between does not end the repair.
+  const bool is_repair = view.network && !view.network->alive;
+  record.alive = !is_repair;
+  if (is_repair) TRY(out.put(record));
   const NetworkObservation made =
       TRY_DURING(ports_.network.create(setup), "create network '{}'", record.name);
   record.subnet = made.subnet;
   record.gateway = made.gateway;
-  record.alive = true;
   if (record.created_wall_ns == 0)
     record.created_wall_ns = is_new ? ports_.workers.wall_ns() : view.network->created_wall_ns;
   auto written = out.put(record);
   if (!written && is_new) (void)ports_.network.remove(record.name);
   return written;
+}
+
+Outcome Operations::note_network_alive(const View& view) {
+  Outcome outcome;
+  if (!view.network) return outcome;
+  NetworkRecord record = *view.network;
+  record.alive = true;
+  outcome.result = Recorder(store_, outcome).put(record);
+  return outcome;
+}
+
+/// A VM that no record wants to run: what a failed start could not take down itself.
+Outcome Operations::end_stray(const View& view) {
+  Outcome outcome;
+  if (!view.container || view.container->phase == Phase::Running ||
+      view.container->phase == Phase::Unknown)
+    return outcome;
+  const auto stopped = ports_.runtime.stop(view.container->id, SIGKILL, 0);
+  outcome.result = stopped ? release(*view.container)
+                           : base::Result<>(tl::unexpected<base::Error>(stopped.error()));
+  return outcome;
 }
 
 base::Result<> Operations::remove_network(const planner::RemoveNetwork& op, const View& view,
@@ -437,6 +462,8 @@ base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeC
   request.resolv_conf = resolv_conf_text(record, request.leases);
   if (!record.applied.ports.empty() && !record.places.empty()) {
     const auto& place = record.places.front();
+    // An attempt that was interrupted may have left some, with numbers nobody wrote down.
+    TRY(ports_.network.unpublish(place.network, record.id));
     record.published = TRY(publish(record, place.network, place.address));
   }
   record.started_wall_ns = ports_.workers.wall_ns();
@@ -463,6 +490,10 @@ base::Result<> Operations::start(const planner::StartContainer& op, const View& 
   if (!view.container)
     return base::fail(ErrorCode::NotFound, "cannot start '{}': it does not exist", op.id);
   ContainerRecord record = *view.container;
+  if (record.phase == Phase::Running) {  // only the wish is new
+    record.wanted = Wanted::Running;
+    return out.put(record);
+  }
   const auto attempt = [&]() -> base::Result<> {
     if (record.phase == Phase::Missing)
       return base::fail(ErrorCode::InvalidState,
@@ -480,7 +511,7 @@ base::Result<> Operations::start(const planner::StartContainer& op, const View& 
   auto result = attempt();
   if (result) return {};
   base::Error error = taken_down(record, std::move(result.error()));
-  if (view.container->phase == Phase::Running || view.container->phase == Phase::Unknown) {
+  if (view.container->phase == Phase::Unknown) {
     ContainerRecord down = *view.container;  // it was up before, and is down now
     down.phase = Phase::Exited;
     down.exit_code = 255;

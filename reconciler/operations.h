@@ -71,6 +71,9 @@ class Operations {
   Outcome note_phase(const View& view, planner::Phase phase);
   /// Its network was made again: puts a running container back on it.
   Outcome rejoin(const View& view, const std::string& network);
+  /// Everybody is back on it.
+  Outcome note_network_alive(const View& view);
+  Outcome end_stray(const View& view);
   /// Tries once more to write a record.
   Outcome rewrite(const View& view);
 

@@ -287,10 +287,12 @@ void Reconciler::Impl::compare_container(const ContainerRecord& record, const Vm
   if (!is_up(record)) {
     if (phase == VmPhase::Running || phase == VmPhase::Unknown) {
       spdlog::warn("container '{}' is not meant to run but its VM does; ending it", record.id);
-      const auto stop = planner::StopContainer{record.id, "KILL", 0};
-      submit_internal(repair_plan("sweep", {stop}, "container." + record.id,
-                                  "its VM runs without being asked to", snapshot_),
-                      "a sweep", nullptr, nullptr);
+      enqueue("c:" + record.id, {[this](const View& view) { return operations_.end_stray(view); },
+                                 [id = record.id](Outcome& outcome) {
+                                   if (!outcome.result)
+                                     spdlog::warn("ending '{}': {}, trying again later", id,
+                                                  outcome.result.error().to_string());
+                                 }});
     } else if (record.auto_remove && record.phase != Phase::Created) {
       plan_removal(record.id);
     } else if (vm == nullptr || !vm->disk_present) {
@@ -332,7 +334,7 @@ void Reconciler::Impl::compare_networks(const std::vector<NetworkObservation>& n
   std::vector<planner::NetworkRecord> dead;
   for (auto& [name, record] : snapshot_.networks) {
     if (is_locked("n:" + name)) continue;
-    record.alive = alive.contains(name);
+    record.alive = record.alive && alive.contains(name);  // only a finished repair revives it
     if (!record.alive) dead.push_back(record);
   }
   for (const planner::NetworkRecord& record : dead) repair_network(record);
@@ -381,18 +383,37 @@ void Reconciler::Impl::repair_network(const planner::NetworkRecord& record) {
       nullptr);
 }
 
-/// A network that was made again has forgotten who was on it.
+/// Puts everybody back on a network that was made again; the last one ends the repair. If one
+/// fails, the record stays "not alive" and the next look begins the repair anew.
 void Reconciler::Impl::rejoin(const std::string& network) {
-  for (const auto& [id, record] : snapshot_.containers) {
-    if (record.phase != Phase::Running || !record.applied.networks.contains(network)) continue;
+  std::vector<std::string> ids;
+  for (const auto& [id, record] : snapshot_.containers)
+    if (record.phase == Phase::Running && record.applied.networks.contains(network))
+      ids.push_back(id);
+  const auto repaired = [this, network] {
+    enqueue("n:" + network,
+            {[this](const View& view) { return operations_.note_network_alive(view); },
+             [](Outcome&) {}});
+  };
+  if (ids.empty()) return repaired();
+  struct Round {
+    size_t left = 0;
+    bool failed = false;
+  };
+  const auto round = std::make_shared<Round>(Round{ids.size(), false});
+  for (const std::string& id : ids)
     enqueue("c:" + id,
             {[this, network](const View& view) { return operations_.rejoin(view, network); },
-             [id = id, network](Outcome& outcome) {
-               if (!outcome.result)
-                 spdlog::warn("container '{}' could not be put back on network '{}': {}", id,
-                              network, outcome.result.error().to_string());
+             [id, network, round, repaired](Outcome& outcome) {
+               if (!outcome.result) {
+                 round->failed = true;
+                 spdlog::warn(
+                     "container '{}' could not be put back on network '{}': {}, trying "
+                     "again later",
+                     id, network, outcome.result.error().to_string());
+               }
+               if (--round->left == 0 && !round->failed) repaired();
              }});
-  }
 }
 
 }  // namespace reconciler

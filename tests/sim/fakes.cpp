@@ -624,6 +624,12 @@ std::shared_ptr<World::Applied> World::apply(const std::string& owner, const Mak
     const planner::Step& step = current->steps.at(progress.step.value - 1);
     weather.note(fmt::format("{} #{}: {}", owner, progress.step.value, progress.text));
     const auto* await = std::get_if<planner::AwaitContainer>(&step.operation);
+    const auto& plans = store.state.plans;
+    const bool journaled = std::any_of(
+        plans.begin(), plans.end(), [&](const auto& entry) { return entry.second.owner == owner; });
+    const bool creates = std::holds_alternative<planner::CreateContainer>(step.operation) ||
+                         std::holds_alternative<planner::StartContainer>(step.operation);
+    if (creates && !journaled) broken_rules.push_back(owner + " began before its journal entry");
     if (await != nullptr && !await->required) return;
     for (const planner::StepId before : step.after)
       if (!settled->contains(before.value))
