@@ -11,11 +11,12 @@ inline constexpr unsigned api_connections_max = 512;
 
 inline constexpr uint64_t stack_file_bytes_max = 4u << 20;
 inline constexpr int stack_depth_max = 128;
-inline constexpr int stack_nodes_max = 100'000;  ///< Alias bombs end here.
+inline constexpr int stack_nodes_max = 100'000;              ///< Alias bombs end here.
 inline constexpr uint64_t stack_text_bytes_max = 16u << 20;  ///< After aliases and variables.
 inline constexpr uint32_t stack_diagnostics_max = 1'000;
-inline constexpr uint32_t stack_ports_max = 16'384;  ///< Published ports of a stack, ranges expanded.
-inline constexpr uint32_t stack_scale_max = 1'000;   ///< Replicas of one service.
+inline constexpr uint32_t stack_ports_max =
+    16'384;  ///< Published ports of a stack, ranges expanded.
+inline constexpr uint32_t stack_scale_max = 1'000;  ///< Replicas of one service.
 
 inline constexpr uint64_t manifest_bytes_max = 4u << 20;  ///< OCI manifest or index.
 inline constexpr uint64_t image_config_bytes_max = 8u << 20;

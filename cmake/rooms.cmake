@@ -52,11 +52,11 @@ endfunction()
 # Every header compiles alone: one generated source per header, in one library nobody links.
 # Only headers of rooms that are part of the build, since their libraries bring include paths.
 function(container_header_check)
-  file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
-    ${CMAKE_SOURCE_DIR}/base/*.h ${CMAKE_SOURCE_DIR}/spec/*.h ${CMAKE_SOURCE_DIR}/planner/*.h
-    ${CMAKE_SOURCE_DIR}/reconciler/*.h ${CMAKE_SOURCE_DIR}/image/*.h ${CMAKE_SOURCE_DIR}/dns/*.h
-    ${CMAKE_SOURCE_DIR}/network/*.h ${CMAKE_SOURCE_DIR}/files/*.h ${CMAKE_SOURCE_DIR}/guest/*.h
-    ${CMAKE_SOURCE_DIR}/runtime/*.h ${CMAKE_SOURCE_DIR}/api/*.h ${CMAKE_SOURCE_DIR}/cli/*.h)
+  set(patterns)
+  foreach(room ${CONTAINER_ROOMS})
+    list(APPEND patterns ${CMAKE_SOURCE_DIR}/${room}/*.h)
+  endforeach()
+  file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${patterns})
   set(sources)
   foreach(header ${headers})
     string(REPLACE "/" "_" flat ${header})

@@ -63,7 +63,7 @@ struct AwaitContainer {
   /// false: failure of the wait, or of a step before it, is a warning and the plan goes on.
   bool required = true;
   bool healthy_if_checked = false;  ///< With Started: healthy too, where there is a healthcheck.
-  int64_t timeout_ms = 0;  ///< 0: as long as the condition can still come true.
+  int64_t timeout_ms = 0;           ///< 0: as long as the condition can still come true.
 };
 
 using Operation = std::variant<CreateNetwork, RemoveNetwork, CreateVolume, RemoveVolume,
@@ -95,7 +95,7 @@ struct Note {
 
 /// What the plan took for granted about one resource, in words: `absent`, `generation 3`.
 struct Basis {
-  std::string address;                     ///< `container.x`, `network.x`, `volume.x`: full names.
+  std::string address;  ///< `container.x`, `network.x`, `volume.x`: full names.
   std::string state;
 };
 
@@ -105,7 +105,7 @@ struct Plan {
   std::string command;       ///< `up`, `down`, `run`, `stop`, …
   uint64_t base_serial = 0;  ///< Snapshot it was made from.
   std::string lineage;
-  std::vector<Basis> basis;                ///< Of every resource a step touches; see check_fresh.
+  std::vector<Basis> basis;  ///< Of every resource a step touches; see check_fresh.
   std::vector<Step> steps;
   std::vector<Note> notes;
 };

@@ -211,13 +211,6 @@ json item_to_json(const Rlimit& value);
 json item_to_json(const ProcessState& value);
 json item_to_json(const NetworkStatistics& value);
 
-template <class T>
-json list(const std::vector<T>& items) {
-  json made = json::array();
-  for (const T& item : items) made.push_back(item_to_json(item));
-  return made;
-}
-
 json item_to_json(const Interface& value) {
   return {{"mac", value.mac},
           {"mtu", value.mtu},
@@ -254,6 +247,13 @@ json item_to_json(const NetworkStatistics& value) {
           {"received_packets", value.received_packets},
           {"sent_bytes", value.sent_bytes},
           {"sent_packets", value.sent_packets}};
+}
+
+template <class T>
+json list(const std::vector<T>& items) {
+  json made = json::array();
+  for (const T& item : items) made.push_back(item_to_json(item));
+  return made;
 }
 
 json process_to_json(const ProcessConfig& value) {
