@@ -8,6 +8,15 @@ namespace base::limits {
 inline constexpr int json_depth_max = 128;
 inline constexpr uint64_t api_request_bytes_max = 16u << 20;
 inline constexpr unsigned api_connections_max = 512;
+inline constexpr unsigned api_idle_timeout_s = 60;  ///< Between two bytes of a request.
+inline constexpr uint64_t api_thread_stack_bytes = 1u << 20;
+inline constexpr uint64_t api_event_stream_bytes_max = 32u << 20;  ///< Plan and progress unread.
+inline constexpr uint64_t api_output_stream_bytes_max = 256u << 10;  ///< Output unread: then hold.
+inline constexpr int api_loop_call_timeout_ms = 30'000;
+inline constexpr int api_ready_timeout_ms = 60'000;
+inline constexpr int daemon_stop_timeout_ms = 20'000;
+inline constexpr int64_t state_reserve_bytes = 16 << 20;  ///< Given up when the disk is full.
+inline constexpr int state_growth_step_bytes = 256 << 10;
 
 inline constexpr uint64_t stack_file_bytes_max = 4u << 20;
 inline constexpr int stack_depth_max = 128;

@@ -20,6 +20,7 @@ namespace base {
 namespace {
 
 constexpr uint64_t proc_file_bytes_max = 64 * 1024;
+constexpr size_t descriptors_max = 128;  ///< Given to one child: a VM's disk has up to 65 files.
 
 Result<std::string> boot_id() {
   std::string id = TRY(read_file("/proc/sys/kernel/random/boot_id", proc_file_bytes_max));
@@ -51,7 +52,7 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   if (options.new_session) ::setsid();
   // Everything is first lifted above the numbers it will land on, so that no dup2 overwrites the
   // source of a later one.
-  int lifted[64];
+  int lifted[descriptors_max];
   size_t count = 0;
   for (const auto& [ours, theirs] : options.descriptors) {
     lifted[count] = ::fcntl(ours, F_DUPFD_CLOEXEC, highest_given + 2);
@@ -81,7 +82,7 @@ Result<ProcessIdentity> identify_process(int64_t pid) {
 }
 
 Result<ProcessIdentity> spawn(const SpawnOptions& options) {
-  if (options.arguments.empty() || options.descriptors.size() > 64)
+  if (options.arguments.empty() || options.descriptors.size() > descriptors_max)
     return fail(ErrorCode::Internal, "spawn: nothing to run, or too many descriptors");
   const std::vector<char*> argv = pointers(options.arguments);
   const std::vector<char*> envp = pointers(options.environment);
