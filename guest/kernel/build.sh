@@ -28,11 +28,11 @@ die() { echo "guest kernel: $*" >&2; exit 1; }
 
 check_tools() {
   local tool missing=()
-  for tool in gcc ld make flex bison bc xz cpio depmod mkfs.erofs flock; do
+  for tool in gcc ld make flex bison bc xz cpio depmod mkfs.erofs flock patch; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   [ ${#missing[@]} -eq 0 ] || die "missing tools: ${missing[*]}" \
-    "(Debian: build-essential flex bison bc xz-utils cpio kmod erofs-utils util-linux)"
+    "(Debian: build-essential flex bison bc xz-utils cpio kmod erofs-utils util-linux patch)"
   [ -r "$source_archive" ] || die "missing $source_archive (Debian: $source_package)"
 }
 
@@ -43,7 +43,7 @@ source_identity() {
 
 cache_key() {
   {
-    cat "$fragment" "$here/build.sh"
+    cat "$fragment" "$here/build.sh" "$here"/patches/*.patch
     source_identity
     gcc --version
     ld --version
@@ -57,6 +57,14 @@ unpack_source() {
   tar -xf "$source_archive" -C "$1" --strip-components=1 \
     --exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' --exclude='*/arch/*/boot/dts' \
     --exclude='*/drivers/gpu/*.h' --exclude='*/drivers/gpu/*.c' --exclude='*/tools/testing'
+}
+
+# Each patch says in its first lines what it is for.
+apply_patches() {
+  local file
+  for file in "$here"/patches/*.patch; do
+    patch --quiet --strip=1 --fuzz=0 < "$file" || die "$file does not fit $source_package"
+  done
 }
 
 # Prints every line of the fragment that the configuration does not honour, because its dependencies are missing or
@@ -92,6 +100,7 @@ build() {
   ! command -v ccache >/dev/null || compiler='ccache gcc'
   local make=(make -s -j "${JOBS:-$(nproc)}" "CC=$compiler")
 
+  apply_patches
   configure
   "${make[@]}" vmlinux modules
   "${make[@]}" INSTALL_MOD_PATH="$modules" INSTALL_MOD_STRIP=1 modules_install

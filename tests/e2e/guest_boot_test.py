@@ -112,7 +112,8 @@ class Machine:
             return ["-device", json.dumps(options)]
 
         command_line = (f"console=ttyS0 quiet loglevel=4 reboot=t panic=-1 "
-                        f"tsc_early_khz={self.khz} tsc=reliable lpj={self.khz * 4} no_timer_check "
+                        f"tsc_early_khz={self.khz} tsc=reliable lpj={self.khz * 4} "
+                        f"lapic_timer_hz=1000000000 no_timer_check "
                         f"{extra}")
         return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
                 "-no-reboot", "-M", "microvm,acpi=off,pit=off,pic=off,rtc=on,isa-serial=on,"
