@@ -19,6 +19,12 @@ if(CONTAINER_SANITIZE)
   target_link_options(container_flags INTERFACE -fsanitize=${CONTAINER_SANITIZE})
 endif()
 
+if(CONTAINER_FUZZ)
+  target_compile_options(container_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=undefined)
+  target_link_options(container_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
 # container_library(<name> SOURCES a.cpp… [LINKS other-library…])
 function(container_library name)
   cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS" ${ARGN})

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""The pipeline against the bare machine under it: what does a container cost above booting the
+same kernel and agent in the same QEMU? Usage: bench/pipeline_bench.py [BUILD_FOLDER] [RUNS]
+
+  run          `container run --rm --network none IMAGE true`, cold, against a bare boot until the
+               agent says it is ready: at most 1.5
+  up of 10     `container up -d` of ten services against ten bare boots spread over the
+               processors, plus 20 %: at most 1.0
+  planning     1,000 services from nothing and with one change: at most 50 ms each
+  idle daemon  resident memory: at most 30 MB
+  idle VM      proportional set size of its QEMU, recorded
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests/e2e")]
+import guest_boot_test  # noqa: E402
+import system  # noqa: E402
+from measure import Table, interleaved, proportional_kib, timed  # noqa: E402
+
+BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / "build").resolve()
+RUNS = int(sys.argv[2]) if len(sys.argv) > 2 else 15
+SERVICES = 10
+
+
+class BareMachine:
+    """The same kernel, agent and devices with nothing asked of them."""
+
+    def __init__(self, folder):
+        guest_boot_test.GUEST = BUILD / "guest"
+        self.machine = guest_boot_test.Machine(folder)
+        initramfs = pathlib.Path(folder) / "initramfs.img"
+        initramfs.unlink()
+        initramfs.symlink_to(BUILD / "guest/initramfs.img")
+
+    def boot(self):
+        child = subprocess.Popen(self.machine.arguments(""), stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for line in child.stdout:
+            if b"ready" in line:
+                break
+        else:
+            raise RuntimeError("the bare guest ended before its agent was ready")
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def stack_file(home):
+    folder = pathlib.Path(tempfile.mkdtemp(dir=home.folder))
+    lines = ["name: ten", "services:"]
+    lines += [f"  s{number}: {{image: '{system.IMAGE}', command: sleep 100000}}"
+              for number in range(SERVICES)]
+    (folder / "compose.yaml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def ups_and_downs(home, runs):
+    folder = stack_file(home)
+    ups, downs = [], []
+    for _ in range(runs):
+        ups.append(timed(lambda: home.run("up", "-d", cwd=folder)))
+        downs.append(timed(lambda: home.run("down", cwd=folder)))
+    return ups, downs
+
+
+def planning():
+    program = BUILD / "bench/planner_bench"
+    subprocess.run(["cmake", "--build", BUILD, "--target", "planner_bench"], check=True,
+                   stdout=subprocess.DEVNULL)
+    done = subprocess.run([program, "--benchmark_format=json", "--benchmark_repetitions=5"],
+                          check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    found = {}
+    for entry in json.loads(done.stdout)["benchmarks"]:
+        if entry["run_type"] == "iteration" and entry["name"].endswith("/1000"):
+            found.setdefault(entry["name"], []).append(entry["real_time"])
+    return found
+
+
+def main():
+    system.BUILD = BUILD
+    home = system.System()
+    table = Table()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            home.start()
+            bare = BareMachine(folder)
+            times = interleaved({
+                "bare": bare.boot,
+                "run": lambda: home.run("run", "--rm", "--network", "none", system.IMAGE, "true"),
+            }, RUNS)
+            table.row("bare QEMU boot until the agent is ready", times["bare"])
+            table.row("container run --rm IMAGE true", times["run"], against=times["bare"],
+                      limit=1.5)
+            ups, downs = ups_and_downs(home, 3)
+            bound = [1.2 * value * SERVICES / os.cpu_count() for value in times["bare"]]
+            table.row(f"up of {SERVICES} services (ratio to the bound)", ups, against=bound,
+                      limit=1.0)
+            table.row(f"down of {SERVICES} services", downs)
+            for name, values in planning().items():
+                table.row(f"planning {name}", values, scale=1, against=[50.0], limit=1.0)
+            home.run("run", "-d", "--name", "idle", "--network", "none", system.IMAGE, "sleep",
+                     "1000")
+            daemon = [proportional_kib(home.daemon_pid()) / 1024]
+            table.row("idle daemon, proportional set size", daemon, unit="MB", scale=1,
+                      against=[30.0], limit=1.0)
+            machines = [pid for pid in home.processes()
+                        if "qemu-system" in "".join(home.command_line(pid)[:1])]
+            table.row("idle VM's QEMU, proportional set size",
+                      [proportional_kib(pid) / 1024 for pid in machines], unit="MB", scale=1)
+        finally:
+            home.remove()
+    table.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""The hello stack from first `up` to nothing left, as root and as an ordinary user; and what a
+stack withstands: mistakes, two hands at once, Ctrl-C, taken ports."""
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.request
+
+import system
+from system import IMAGE, SOURCE, System, SystemTest, free_port, wait_until
+
+
+def fetch(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return None
+
+
+def hello_stack(folder, port):
+    """The example, on a port that is free here."""
+    target = pathlib.Path(folder) / "hello"
+    shutil.copytree(SOURCE / "examples/stacks/hello", target, dirs_exist_ok=True)
+    file = target / "compose.yaml"
+    file.write_text(file.read_text().replace("8080:80", f"{port}:80"))
+    return target
+
+
+class Hello:
+    """The whole story; the subclasses say who plays it."""
+
+    def test_hello(self):
+        home = self.system
+        port = free_port()
+        stack = hello_stack(home.folder, port)
+        self.give_away(stack)
+
+        plan = home.output("plan", cwd=stack)
+        for container in ("hello-web-1", "hello-visitor-1"):
+            self.assertIn(container, plan)
+        self.assertEqual(home.containers(), {}, "plan changes nothing")
+
+        home.run("up", "-d", cwd=stack)
+        self.assertEqual({name: entry["status"] for name, entry in home.containers().items()},
+                         {"hello-web-1": "running", "hello-visitor-1": "running"})
+        self.assertIn("virtual machine of its own",
+                      wait_until(lambda: fetch(port), "the published port to answer"))
+        wait_until(lambda: "virtual machine of its own" in home.output("logs", "hello-visitor-1"),
+                   "one service to fetch a page from the other by its name")
+        self.assertIn("virtual machine of its own", home.output(
+            "exec", "hello-visitor-1", "wget", "-q", "-O", "-", "http://web/"))
+
+        again = home.output("plan", cwd=stack)
+        self.assertIn("No changes", again)
+        before = self.machines()
+        home.run("up", "-d", cwd=stack)
+        self.assertEqual(self.machines(), before, "an up without changes touches nothing")
+
+        file = stack / "compose.yaml"
+        file.write_text(file.read_text().replace("sleep 5", "sleep 6"))
+        changed = home.output("plan", cwd=stack)
+        self.assertIn("hello-visitor-1", changed)
+        self.assertIn("command", changed)
+        home.run("up", "-d", cwd=stack)
+        after = self.machines()
+        self.assertEqual(after["hello-web-1"], before["hello-web-1"], "web was not touched")
+        self.assertNotEqual(after["hello-visitor-1"], before["hello-visitor-1"])
+
+        home.run("down", cwd=stack)
+        self.assertEqual(home.containers(), {})
+        self.assertIsNone(fetch(port))
+        home.run("system", "stop")
+        wait_until(lambda: not home.processes(), "every process of the system to end")
+        self.assertEqual([name for name in home.run_files() if not name.endswith(".lock")], [])
+        self.assertEqual(list((home.app_root / "containers").glob("*")), [])
+
+    def machines(self):
+        return {name: entry["startedDate"] for name, entry in self.system.containers().items()}
+
+
+class HelloAsRoot(Hello, unittest.TestCase):
+    def setUp(self):
+        self.system = System()
+        self.addCleanup(self.system.remove)
+        self.system.start()
+
+    def give_away(self, folder):
+        del folder
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root to become another user")
+class HelloAsOrdinaryUser(Hello, unittest.TestCase):
+    """No capabilities, no groups; /dev/net/tun as distributions ship it (0666), in a mount
+    namespace of the test's own, since this machine's node may be closed."""
+
+    def setUp(self):
+        user = pwd.getpwnam("nobody")
+        folder = tempfile.mkdtemp(prefix="container-e2e-user-")
+        os.chmod(folder, 0o755)
+        device = pathlib.Path(folder) / "tun"
+        os.mknod(device, 0o20666, os.makedev(10, 200))
+        os.chmod(device, 0o666)
+        script = f'mount --bind {device} /dev/net/tun && exec setpriv --reuid={user.pw_uid} ' \
+            f'--regid={user.pw_gid} --clear-groups --inh-caps=-all --bounding-set=-all ' \
+            f'--no-new-privs "$@"'
+        home = pathlib.Path(folder) / "home"
+        home.mkdir()
+        os.chown(home, user.pw_uid, user.pw_gid)
+        self.user = user
+        # The checkout may lie where another user cannot look: the programs go where all can.
+        install = pathlib.Path(folder) / "install"
+        shutil.copytree(system.BUILD / "bin", install / "bin")
+        shutil.copytree(system.BUILD / "guest", install / "guest",
+                        ignore=shutil.ignore_patterns("CMakeFiles", "*.cmake"))
+        archive = pathlib.Path(folder) / "hello.tar"
+        shutil.copy(system.image_archive(), archive)
+        self.system = System(home, ["unshare", "--mount", "--propagation", "private", "--", "sh",
+                                    "-c", script, "sh"])
+        for part in (self.system.run_base, self.system.home):
+            os.chown(part, user.pw_uid, user.pw_gid)
+        self.system.program = install / "bin" / "container"
+        self.addCleanup(shutil.rmtree, folder, True)
+        self.addCleanup(self.system.remove)
+        self.system.start(image=False)
+        self.system.run("image", "load", "-i", archive)
+
+    def give_away(self, folder):
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+
+
+TWENTY_MISTAKES = """\
+name: Bad Name!
+services:
+  web:
+    imgae: a
+    image: localhost/hello:1
+    ports: ["99999:80", "x:y"]
+    cpus: many
+    mem_limit: lots
+    restart: sometimes
+    depends_on: [ghost]
+    networks: [nowhere]
+    volumes: ["data:relative", "missing:/x"]
+    environment: 5
+    stop_grace_period: soon
+    healthcheck: {tset: ["CMD", "x"]}
+    cap_add: ["CAP_FLY"]
+    user: {}
+    read_only: perhaps
+    labels: 7
+    hostname: "a b"
+  db:
+    command: [1, {}]
+    image: "UPPER CASE"
+    ulimits: {nofile: {soft: 1}}
+volumes: {data: {drvier: x}}
+"""
+
+
+class Mistakes(SystemTest):
+    def write(self, text, name="compose.yaml"):
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.system.folder))
+        (folder / name).write_text(text)
+        return folder
+
+    def test_twenty_mistakes_are_told_in_one_run_and_nothing_is_changed(self):
+        folder = self.write(TWENTY_MISTAKES)
+        done = self.system.run("up", "-d", cwd=folder, check=False)
+        self.assert_exit(done, 1)
+        places = [line for line in done.stderr.splitlines() if "compose.yaml:" in line
+                  and "error" in line]
+        self.assertGreaterEqual(len(places), 20, done.stderr)
+        self.assertIn("did you mean 'image'", done.stderr.replace("`", "'").replace('"', "'"))
+        self.assertIn("^", done.stderr)
+        self.assertEqual(self.system.containers(), {})
+
+    def test_a_taken_port_is_named_and_the_container_taken_down_again(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            done = self.system.run("run", "-d", "--name", "late", "-p", f"{port}:80", IMAGE,
+                                   "sleep", "100", check=False)
+        self.assert_exit(done, 1)
+        self.assertIn(str(port), done.stderr)
+        self.assertNotEqual(self.system.status("late"), "running")
+
+    def test_a_stack_without_its_image_says_how_to_get_it(self):
+        folder = self.write("name: lost\nservices: {a: {image: localhost/absent:9}}\n")
+        done = self.system.run("up", "-d", cwd=folder, check=False)
+        self.assert_exit(done, 1)
+        self.assertIn("localhost/absent:9", done.stderr)
+        self.assertEqual(self.system.containers(), {})
+
+    def test_a_saved_plan_is_refused_once_the_world_has_moved_on(self):
+        folder = self.write(f"name: saved\nservices: {{a: {{image: '{IMAGE}', "
+                            "command: sleep 1000, network_mode: none}}\n")
+        self.system.run("plan", "-o", "one.plan", cwd=folder)
+        self.system.run("up", "-d", "--plan", "one.plan", cwd=folder)
+        self.assertEqual(self.system.status("saved-a-1"), "running")
+        stale = self.system.run("up", "-d", "--plan", "one.plan", cwd=folder, check=False)
+        self.assert_exit(stale, 1)
+        self.assertIn("plan", stale.stderr)
+        self.system.run("down", cwd=folder)
+
+    def test_two_ups_of_one_stack_end_as_one(self):
+        folder = self.write(f"name: twice\nservices: {{a: {{image: '{IMAGE}', "
+                            "command: sleep 1000, network_mode: none}}\n")
+        both = [self.system.open("up", "-d", cwd=folder) for _ in range(2)]
+        for child in both:
+            _, problems = child.communicate(timeout=120)
+            self.assertEqual(child.returncode, 0, problems)
+        self.assertEqual(list(self.system.containers()), ["twice-a-1"])
+        self.system.run("down", cwd=folder)
+
+    def test_ctrl_c_stops_an_attached_up_and_a_second_one_kills(self):
+        folder = self.write(f"name: shown\nservices: {{a: {{image: '{IMAGE}', init: true, command: "
+                            "[sh, -c, 'trap \"\" TERM; echo ready; while :; do sleep 1; done'], "
+                            "network_mode: none, stop_grace_period: 100s}}\n")
+        child = self.system.open("up", cwd=folder)
+        line = child.stdout.readline()
+        while b"ready" not in line:
+            self.assertNotEqual(line, b"", child.stderr.read() if child.poll() else "")
+            line = child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        with self.assertRaises(subprocess.TimeoutExpired):
+            child.wait(timeout=3)  # It waits out the grace period of a service that ignores TERM.
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+        wait_until(lambda: self.system.status("shown-a-1") == "stopped", "the kill")
+        self.system.run("down", cwd=folder)
+
+    def test_dependencies_are_waited_for_and_their_failure_is_told(self):
+        folder = self.write(f"""\
+name: chain
+services:
+  setup: {{image: '{IMAGE}', command: ["true"], network_mode: none}}
+  broken: {{image: '{IMAGE}', command: ["false"], network_mode: none}}
+  good:
+    image: '{IMAGE}'
+    command: sleep 1000
+    network_mode: none
+    depends_on: {{setup: {{condition: service_completed_successfully}}}}
+  bad:
+    image: '{IMAGE}'
+    command: sleep 1000
+    network_mode: none
+    depends_on: {{broken: {{condition: service_completed_successfully}}}}
+""")
+        done = self.system.run("up", "-d", cwd=folder, check=False)
+        self.assert_exit(done, 1)
+        self.assertIn("broken", done.stderr)
+        self.assertEqual(self.system.status("chain-good-1"), "running")
+        self.assertNotEqual(self.system.status("chain-bad-1"), "running")
+        self.system.run("down", cwd=folder)
+        self.assertEqual(self.system.containers(), {})
+
+
+if __name__ == "__main__":
+    system.main()

@@ -1,0 +1,229 @@
+"""One `container` system of its own for a test: own folders, own daemon, nothing left behind.
+
+Tests drive the real programs of a build folder and judge by what a user could see: exit codes,
+stdout, stderr, files, processes. The build folder is the first argument of each test program.
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent.parent
+BUILD = SOURCE / "build"
+IMAGE = "localhost/hello:1"
+
+# Emulated guests beside each other on two cores: generous, because a timeout here means "hangs".
+COMMAND_TIMEOUT_S = 120
+SETTLE_TIMEOUT_S = 60
+
+
+class Failed(AssertionError):
+    """A command did not end as the test needs it."""
+
+
+def wait_until(condition, what, timeout_s=SETTLE_TIMEOUT_S):
+    """Polls from outside what no event tells a test; fails naming what it waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise Failed(f"waited {timeout_s} s for: {what}")
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def image_archive():
+    """The busybox image of the examples, made once per build folder."""
+    archive = BUILD / "tests" / "hello.tar"
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        made = archive.with_suffix(f".{os.getpid()}")
+        subprocess.run([SOURCE / "tools/make_busybox_image.py", made, "--tag", IMAGE], check=True)
+        made.rename(archive)
+    return archive
+
+
+class System:
+    """Folders and daemon of one system. `command` prefixes make it another user's."""
+
+    def __init__(self, folder=None, prefix=(), environment=None):
+        self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="container-e2e-"))
+        self.app_root = self.folder / "app"
+        self.run_base = self.folder / "run"
+        self.home = self.folder / "home"
+        for part in (self.run_base, self.home):
+            part.mkdir(mode=0o700, exist_ok=True)
+        self.prefix = list(prefix)
+        self.environment = {
+            "PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8",
+            "CONTAINER_APP_ROOT": str(self.app_root), "XDG_RUNTIME_DIR": str(self.run_base),
+            **(environment or {})}
+        self.program = BUILD / "bin" / "container"
+
+    def arguments(self, *words):
+        return [*self.prefix, str(self.program), *map(str, words)]
+
+    def run(self, *words, check=True, text=True, timeout=COMMAND_TIMEOUT_S, cwd=None, **options):
+        options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
+        if options["stdin"] is None:
+            del options["stdin"]
+        done = subprocess.run(self.arguments(*words), env=self.environment, check=False, text=text,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                              cwd=cwd or self.folder, **options)
+        if check and done.returncode != 0:
+            raise Failed(f"container {' '.join(map(str, words))}: exit code {done.returncode}\n"
+                         f"stdout: {done.stdout}\nstderr: {done.stderr}\n{self.daemon_log()}")
+        return done
+
+    def output(self, *words, **options):
+        return self.run(*words, **options).stdout
+
+    def open(self, *words, cwd=None, **options):
+        """A command that goes on beside the test."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen(self.arguments(*words), env=self.environment,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                cwd=cwd or self.folder, **options)
+
+    def json(self, *words, **options):
+        return json.loads(self.output(*words, **options))
+
+    def start(self, image=True):
+        self.run("system", "start")
+        if image:
+            self.run("image", "load", "-i", image_archive())
+
+    def daemon_pid(self):
+        """By the lock of the app root, which only the daemon of this system holds."""
+        for pid in self.processes():
+            if self.command_line(pid)[:1] and \
+                    self.command_line(pid)[0].endswith("container-apiserver"):
+                return pid
+        return None
+
+    def kill_daemon(self):
+        pid = self.daemon_pid()
+        if pid is None:
+            return False
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not alive(pid), "the killed daemon to be gone")
+        return True
+
+    @staticmethod
+    def command_line(pid):
+        try:
+            raw = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return []
+        return [part.decode(errors="replace") for part in raw.split(b"\0") if part]
+
+    def processes(self):
+        """Every process started for this system: it has the app root in its environment, or this
+        system's folder in its arguments."""
+        found = []
+        marks = [f"CONTAINER_APP_ROOT={self.app_root}".encode(), str(self.folder).encode()]
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes()
+                arguments = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if state not in "ZX" and (marks[0] in environment or marks[1] in arguments):
+                found.append(int(entry.name))
+        return found
+
+    def daemon_log(self):
+        log = self.app_root / "log" / "apiserver.log"
+        if not log.exists():
+            return "(no daemon log)"
+        return "daemon log, end:\n" + "\n".join(
+            log.read_text(errors="replace").splitlines()[-40:])
+
+    def containers(self):
+        return {entry["configuration"]["id"]: entry
+                for entry in self.json("ls", "-a", "--format", "json")}
+
+    def status(self, name):
+        entry = self.containers().get(name)
+        return entry and entry["status"]
+
+    def run_files(self):
+        return sorted(str(path.relative_to(self.run_base))
+                      for path in self.run_base.rglob("*") if not path.is_dir())
+
+    def remove(self):
+        """Ends whatever is left, by pid, and deletes the folder."""
+        subprocess.run(self.arguments("system", "stop"), env=self.environment, timeout=60,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       stdin=subprocess.DEVNULL, check=False)
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+class SystemTest(unittest.TestCase):
+    """One started system for all tests of a class; each test cleans up its own containers."""
+
+    maxDiff = None
+    system: System
+
+    @classmethod
+    def setUpClass(cls):
+        cls.system = System()
+        try:
+            cls.system.start()
+        except BaseException:
+            print(cls.system.daemon_log(), file=sys.stderr)
+            cls.system.remove()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.system.remove()
+
+    def tearDown(self):
+        self.system.run("rm", "-f", "-a", check=False)
+
+    def assert_exit(self, done, code):
+        self.assertEqual(done.returncode, code,
+                         f"stdout: {done.stdout}\nstderr: {done.stderr}\n"
+                         f"{self.system.daemon_log()}")
+
+
+def main():
+    """For `if __name__ == "__main__"` of each test program: PROGRAM BUILD_FOLDER [unittest …]."""
+    global BUILD
+    if len(sys.argv) < 2:
+        sys.exit(f"usage: {sys.argv[0]} BUILD_FOLDER [TEST …]")
+    module = sys.modules["system"]
+    module.BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
+    unittest.main(module="__main__", verbosity=2)
