@@ -230,9 +230,9 @@ std::string aligned(const std::vector<HelpRow>& rows) {
     if (row.left.size() <= left_max) width = std::max(width, row.left.size());
   std::string text;
   for (const HelpRow& row : rows) {
-    text += "  " + row.left;
+    text += fmt::format("  {}", row.left);
     if (row.left.size() > width) {
-      text += "\n" + std::string(width + 4, ' ');
+      text.append("\n").append(width + 4, ' ');
     } else {
       text.append(width - row.left.size() + 2, ' ');
     }
@@ -262,7 +262,7 @@ std::string help_of_commands(const Command& command) {
       if (child.group != group) continue;
       std::string names(child.name);
       for (const std::string& other : base::split(child.other_names, ' '))
-        if (!other.empty()) names += ", " + other;
+        if (!other.empty()) names += fmt::format(", {}", other);
       rows.push_back({std::move(names), child.summary});
     }
     text += fmt::format("\n{}:\n{}", group.empty() ? "Commands" : group, aligned(rows));
