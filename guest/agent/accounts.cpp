@@ -23,8 +23,7 @@ using base::Result;
 std::optional<uint32_t> number(std::string_view text) {
   uint32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc{} || end != text.data() + text.size())
-    return std::nullopt;
+  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
   // The largest value means "leave unchanged" to the system calls.
   if (value == std::numeric_limits<uint32_t>::max()) return std::nullopt;
   return value;
@@ -102,8 +101,10 @@ Result<std::optional<PasswdEntry>> find_user(int fd, const std::string& user) {
     if (!piece.first || !piece.last) return true;
     auto entry = parse_passwd(piece.text);
     if (!entry) return true;
-    if (entry->name == user) by_name = std::move(entry);
-    else if (uid && entry->uid == *uid && !by_uid) by_uid = std::move(entry);
+    if (entry->name == user)
+      by_name = std::move(entry);
+    else if (uid && entry->uid == *uid && !by_uid)
+      by_uid = std::move(entry);
     return !by_name;
   }));
   return by_name ? std::move(by_name) : std::move(by_uid);
@@ -188,8 +189,7 @@ Result<Account> resolve_account(const std::string& user,
                      [&](const LinePiece& piece) { return search.on_piece(piece); }));
   if (group_given) account.gid = TRY(search.wanted(wanted.size() - 1));
   account.groups = search.groups();
-  for (size_t i = 0; i < extra_groups.size(); ++i)
-    account.groups.push_back(TRY(search.wanted(i)));
+  for (size_t i = 0; i < extra_groups.size(); ++i) account.groups.push_back(TRY(search.wanted(i)));
   std::sort(account.groups.begin(), account.groups.end());
   account.groups.erase(std::unique(account.groups.begin(), account.groups.end()),
                        account.groups.end());

@@ -1,5 +1,6 @@
 #pragma once
-/// Who a process runs as: `uid|name[:gid|group]` resolved in the container's passwd and group files.
+/// Who a process runs as: `uid|name[:gid|group]` resolved in the container's passwd and group
+/// files.
 ///
 /// The files are the image's, so they are foreign input of any size: read line by line in a fixed
 /// buffer, overlong lines skipped, and no more than `account_file_bytes_max` bytes of them.

@@ -13,11 +13,10 @@ std::string frames(const OutputRing& ring, uint64_t offset, OutputFilter filter)
   ring.copy_frames(offset, filter, 1u << 30, wire);
   guest::OutputFrameDecoder decoder;
   std::string log;
-  const auto decoded =
-      decoder.feed(wire, [&](const guest::OutputFrame& frame) -> base::Result<> {
-        log += fmt::format("{}@{}:{} ", frame.stream, frame.offset, frame.payload);
-        return {};
-      });
+  const auto decoded = decoder.feed(wire, [&](const guest::OutputFrame& frame) -> base::Result<> {
+    log += fmt::format("{}@{}:{} ", frame.stream, frame.offset, frame.payload);
+    return {};
+  });
   return decoded ? log : decoded.error().to_string();
 }
 
