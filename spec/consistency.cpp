@@ -1,0 +1,295 @@
+#include "spec/consistency.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include <fmt/format.h>
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace spec {
+namespace {
+
+constexpr size_t candidates_max = 1'000;
+
+template <class Value>
+std::vector<std::string> keys(const std::map<std::string, Value>& entries) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : entries)
+    if (names.size() < candidates_max) names.push_back(name);
+  return names;
+}
+
+std::string suggest(const std::string& word, const std::vector<std::string>& known) {
+  const auto nearest = base::did_you_mean(word, known);
+  return nearest ? fmt::format("did you mean '{}'?", *nearest) : "";
+}
+
+/// Where `attribute` (or the entry `name` in it) stands.
+Place place_of(const ServiceDraft& draft, std::string_view attribute, std::string_view name = {}) {
+  const Node* node = draft.node->find(attribute);
+  if (node == nullptr) return draft.node->key_place;
+  for (const Node& child : node->children) {
+    if (!name.empty() && child.key == name) return child.key_place;
+    if (!name.empty() && child.key.empty() && child.text == name) return child.place;
+  }
+  return node->key_place;
+}
+
+class ConsistencyCheck {
+ public:
+  ConsistencyCheck(const Stack& stack, std::vector<ServiceDraft>& drafts, ReadContext& context)
+      : stack_(stack), drafts_(drafts), reporter_(context.reporter) {
+    for (size_t i = 0; i < drafts.size(); ++i) index_[drafts[i].name] = i;
+    service_names_ = keys(index_);
+  }
+
+  void run() {
+    for (ServiceDraft& draft : drafts_) {
+      check_image(draft);
+      check_networks(draft);
+      check_mounts(draft);
+      check_ports(draft);
+      check_names(draft);
+      check_dependencies(draft);
+    }
+    find_cycles();
+  }
+
+ private:
+  static std::string address(const ServiceDraft& draft, std::string_view attribute) {
+    return fmt::format("services.{}.{}", draft.name, attribute);
+  }
+
+  void error(const ServiceDraft& draft, const Place& place, std::string_view attribute,
+             std::string summary, std::string detail, std::string suggestion = {}) {
+    reporter_.error(place, address(draft, attribute), std::move(summary), std::move(detail),
+                    std::move(suggestion));
+  }
+
+  void check_image(const ServiceDraft& draft) {
+    // An image or a build that was written and reported is not missing as well.
+    if (draft.has_image) return;
+    reporter_.error(draft.node->key_place, fmt::format("services.{}", draft.name), "has no image",
+                    "name one, for instance image: alpine:3.20");
+  }
+
+  void check_networks(const ServiceDraft& draft) {
+    const Service& service = draft.service;
+    if (service.network_mode == "none" && draft.node->find("networks") != nullptr)
+      error(draft, place_of(draft, "network_mode"), "network_mode",
+            "a service without network cannot join networks", "remove one of the two");
+    if (service.network_mode == "none" && !service.ports.empty())
+      error(draft, place_of(draft, "ports"), "ports",
+            "a service without network cannot publish ports", "remove one of the two");
+    if (service.networks.size() > base::limits::networks_per_container_max)
+      error(draft, place_of(draft, "networks"), "networks",
+            fmt::format("joins {} networks", service.networks.size()),
+            fmt::format("a container joins at most {}", base::limits::networks_per_container_max));
+    for (const auto& [key, attachment] : service.networks) {
+      const Place place = place_of(draft, "networks", key);
+      const auto network = stack_.networks.find(key);
+      if (network == stack_.networks.end())
+        error(draft, place, "networks", fmt::format("refers to undefined network {}", key),
+              "declare it under the top-level 'networks'", suggest(key, keys(stack_.networks)));
+      else if (attachment.ipv4_address)
+        check_address(draft, place, network->second, attachment);
+    }
+    if (draft.mac_address && service.networks.size() != 1)
+      error(draft, place_of(draft, "mac_address"), "mac_address",
+            "needs exactly one network to belong to",
+            "write it as 'mac_address' under the network it is meant for");
+  }
+
+  void check_address(const ServiceDraft& draft, const Place& place, const Network& network,
+                     const Attachment& attachment) {
+    const std::string& wanted = *attachment.ipv4_address;
+    if (network.external) return;  // its subnet is known to whoever made it
+    if (!network.subnet)
+      error(draft, place, "networks", fmt::format("address {} needs a known subnet", wanted),
+            "give the network a subnet under ipam.config");
+    else if (!readers::subnet_contains(*network.subnet, wanted) || network.gateway == wanted)
+      error(draft, place, "networks", fmt::format("address {} cannot be taken", wanted),
+            fmt::format("the network's subnet is {}, and its gateway has an address of its own",
+                        *network.subnet));
+    else if (draft.service.scale > 1)
+      error(draft, place, "networks", fmt::format("address {} cannot be shared", wanted),
+            "a service with a fixed address has one replica");
+    else
+      claim_address(draft, place, network, wanted);
+  }
+
+  void claim_address(const ServiceDraft& draft, const Place& place, const Network& network,
+                     const std::string& wanted) {
+    const auto [first, is_new] = addresses_.try_emplace({network.name, wanted}, draft.name);
+    if (!is_new)
+      error(draft, place, "networks", fmt::format("address {} is taken twice", wanted),
+            fmt::format("service '{}' has it already", first->second));
+  }
+
+  void check_mounts(const ServiceDraft& draft) {
+    std::map<std::string, size_t> targets;
+    for (size_t i = 0; i < draft.service.volumes.size(); ++i) {
+      const Mount& mount = draft.service.volumes[i];
+      const Place& place = draft.mount_places[i];
+      if (const auto [first, is_new] = targets.try_emplace(mount.target, i); !is_new)
+        error(draft, place, "volumes", fmt::format("duplicate mount target {}", mount.target),
+              fmt::format("it is mounted in line {} already",
+                          draft.mount_places[first->second].line));
+      if (mount.type == MountType::Volume && !mount.source.empty() &&
+          !stack_.volumes.contains(mount.source))
+        error(draft, place, "volumes", fmt::format("refers to undefined volume {}", mount.source),
+              "declare it under the top-level 'volumes', or begin a folder with ./",
+              suggest(mount.source, keys(stack_.volumes)));
+    }
+  }
+
+  static bool overlap(const std::string& one, const std::string& other) {
+    const auto is_all = [](const std::string& ip) { return ip == "0.0.0.0" || ip == "::"; };
+    return one == other || is_all(one) || is_all(other);
+  }
+
+  void check_ports(const ServiceDraft& draft) {
+    for (size_t i = 0; i < draft.service.ports.size(); ++i) {
+      const Port& port = draft.service.ports[i];
+      if (port.published == 0) continue;
+      const Place& place = draft.port_places[i];
+      if (draft.service.scale > 1)
+        error(draft, place, "ports",
+              fmt::format("{} replicas cannot share host port {}", draft.service.scale,
+                          port.published),
+              "leave the host port out to get a free one for each");
+      auto& takers = published_[{port.published, port.protocol}];
+      for (const auto& [ip, owner] : takers) {
+        if (!overlap(ip, port.host_ip)) continue;
+        error(draft, place, "ports", fmt::format("host port {} is published twice", port.published),
+              fmt::format("service '{}' publishes it already", owner));
+        break;
+      }
+      takers.emplace_back(port.host_ip, draft.name);
+    }
+  }
+
+  void check_names(const ServiceDraft& draft) {
+    const auto& name = draft.service.container_name;
+    if (!name) return;
+    if (draft.service.scale > 1)
+      error(draft, place_of(draft, "container_name"), "container_name",
+            fmt::format("{} replicas cannot have one name", draft.service.scale),
+            "remove it, or run one replica");
+    const auto [first, is_new] = container_names_.try_emplace(*name, draft.name);
+    if (!is_new)
+      error(draft, place_of(draft, "container_name"), "container_name",
+            fmt::format("container name '{}' is taken twice", *name),
+            fmt::format("service '{}' has it already", first->second));
+  }
+
+  void check_dependencies(ServiceDraft& draft) {
+    std::erase_if(draft.service.depends_on, [&](const auto& entry) {
+      const auto& [name, dependency] = entry;
+      const auto found = index_.find(name);
+      const Place place = place_of(draft, "depends_on", name);
+      if (found == index_.end() && !dependency.required) {
+        reporter_.warning(place, address(draft, "depends_on"),
+                          fmt::format("service '{}' is not there", name),
+                          "it is not required, and nobody waits for it");
+        return true;
+      }
+      if (found == index_.end())
+        error(draft, place, "depends_on", fmt::format("depends on undefined service {}", name),
+              "add the service, or remove the dependency", suggest(name, service_names_));
+      else
+        check_condition(draft, place, drafts_[found->second], dependency);
+      return false;
+    });
+  }
+
+  void check_condition(const ServiceDraft& draft, const Place& place, const ServiceDraft& other,
+                       const Dependency& dependency) {
+    const auto& health = other.service.healthcheck;
+    if (dependency.condition == DependencyCondition::Healthy && health && health->disable)
+      error(draft, place, "depends_on",
+            fmt::format("service '{}' can never become healthy", other.name),
+            "its health check is disabled; wait for service_started instead");
+    const bool has_replicas = other.service.scale > 0;
+    if (!has_replicas && dependency.required)
+      error(draft, place, "depends_on",
+            fmt::format("service '{}' has no replica to wait for", other.name),
+            "scale it to 1, or write required: false");
+  }
+
+  /// Depth first with a stack of our own: a chain of thousands must not cost our stack. Each cycle
+  /// is told once, by the edge that closes it.
+  void find_cycles() {
+    enum class Mark : uint8_t { New, Open, Done };
+    std::vector<Mark> marks(drafts_.size(), Mark::New);
+    struct Visit {
+      size_t service;
+      std::map<std::string, Dependency>::const_iterator next;
+    };
+    std::vector<Visit> path;
+    const auto enter = [&](size_t service) {
+      marks[service] = Mark::Open;
+      path.push_back({service, drafts_[service].service.depends_on.cbegin()});
+    };
+    for (size_t start = 0; start < drafts_.size(); ++start) {
+      if (marks[start] == Mark::New) enter(start);
+      while (!path.empty()) {
+        Visit& top = path.back();
+        if (top.next == drafts_[top.service].service.depends_on.cend()) {
+          marks[top.service] = Mark::Done;
+          path.pop_back();
+          continue;
+        }
+        const std::string& name = (top.next++)->first;
+        const auto found = index_.find(name);
+        if (found == index_.end()) continue;
+        if (marks[found->second] == Mark::New) {
+          enter(found->second);
+        } else if (marks[found->second] == Mark::Open) {
+          std::vector<std::string> names;
+          for (const Visit& visit : path)
+            if (!names.empty() || visit.service == found->second)
+              names.push_back(drafts_[visit.service].name);
+          names.push_back(name);
+          report_cycle(drafts_[path.back().service], names);
+        }
+      }
+    }
+  }
+
+  void report_cycle(const ServiceDraft& last, std::vector<std::string> names) {
+    constexpr size_t shown_max = 20;
+    const std::string& closing = names.back();
+    const Place place = place_of(last, "depends_on", closing);
+    if (names.size() > shown_max) {
+      const std::string end = names.back();
+      names.resize(shown_max);
+      names.insert(names.end(), {"…", end});
+    }
+    error(last, place, "depends_on", "dependency cycle detected: " + base::join(names, " -> "),
+          "remove one of these dependencies");
+  }
+
+  const Stack& stack_;
+  std::vector<ServiceDraft>& drafts_;
+  Reporter& reporter_;
+  std::map<std::string, size_t> index_;
+  std::vector<std::string> service_names_;
+  std::map<std::pair<std::string, std::string>, std::string> addresses_;
+  std::map<std::pair<uint16_t, Protocol>, std::vector<std::pair<std::string, std::string>>>
+      published_;
+  std::map<std::string, std::string> container_names_;
+};
+
+}  // namespace
+
+void check_consistency(const Stack& stack, std::vector<ServiceDraft>& drafts,
+                       ReadContext& context) {
+  ConsistencyCheck(stack, drafts, context).run();
+}
+
+}  // namespace spec
