@@ -23,6 +23,9 @@ struct Paths {
   std::string guest;     ///< Folder of vmlinux, initramfs.img, modules.erofs.
   std::string api_socket() const { return run_root + "/api.sock"; }
   std::string state_file() const { return app_root + "/state.db"; }
+  std::string daemon_log() const { return log_root + "/apiserver.log"; }
+  /// Why the daemon could not start, one line; absent once it is ready.
+  std::string start_message() const { return run_root + "/start-message"; }
 };
 
 /// From the environment and our own executable's place. Makes nothing.

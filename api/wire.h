@@ -6,9 +6,8 @@
 ///
 ///   GET    /v1/ping                          {"version", "pid", "epoch"}
 ///   GET    /v1/system                        status, folders, versions, accelerator and why
-///   POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan, then
-///   exits;
-///                                            answers with progress lines like /v1/apply
+///   POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan,
+///                                            answers with lines like /v1/apply, then exits
 ///   GET    /v1/containers?all=1              array of ContainerRecord (planner/snapshot.h), whole
 ///   GET    /v1/containers/ID                 one of them; 404
 ///   GET    /v1/networks, /v1/volumes         arrays of their records
@@ -29,8 +28,8 @@
 ///
 /// Command: {"command": C, "owner": text, "wait_for_lock": bool, …} where C is one of
 ///   up      {"stack": Stack, "options": {services, force_recreate, no_recreate, no_start,
-///            no_dependencies, remove_orphans, wait, wait_timeout_ms, stop_grace_ms, scale: {s:
-///            n}}}
+///            no_dependencies, remove_orphans, wait, wait_timeout_ms, stop_grace_ms,
+///            scale: {service: count}}}
 ///   down    {"project": P, "options": {volumes, remove_orphans, stop_grace_ms}}
 ///   create  {"stack": Stack with one service whose key is the container's id, "start": bool,
 ///            "auto_remove": bool}
@@ -47,7 +46,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
+
+#include "base/result.h"
 
 namespace api {
 
@@ -65,6 +68,29 @@ enum class FrameKind : uint8_t {
   StdinEnd = 11,
   Resize = 12,  ///< {"rows", "columns"}
   Signal = 13,  ///< {"signal": N}
+};
+
+struct Frame {
+  FrameKind kind = FrameKind::Failure;
+  std::string payload;
+};
+
+/// Adds `payload` to `out` as one frame, or as several where it is larger than one may be.
+void append_frame(std::string& out, FrameKind kind, std::string_view payload);
+
+/// Takes bytes as they come from a socket and gives back whole frames. Holds at most one frame
+/// and what was fed last.
+class FrameDecoder {
+ public:
+  void feed(std::string_view bytes) { buffer_.append(bytes); }
+  /// nullopt: more bytes are needed. InvalidArgument: the peer does not speak this protocol.
+  base::Result<std::optional<Frame>> next();
+  /// True in the middle of a frame: an end of the stream here is a truncation.
+  bool partial() const { return position_ < buffer_.size(); }
+
+ private:
+  std::string buffer_;
+  size_t position_ = 0;
 };
 
 }  // namespace api
