@@ -207,7 +207,7 @@ Result<guest::ProcessConfig> process_config(const reconciler::ImageRuntimeConfig
   config.arguments = TRY(process_arguments(image, service));
   config.environment = process_environment(image, service);
   config.working_directory = service.working_dir.value_or(image.working_dir);
-  if (config.working_directory.empty()) config.working_directory = "/";
+  if (config.working_directory.empty()) config.working_directory.assign(1, '/');
   config.user = service.user.value_or(image.user);
   config.groups = service.group_add;
   config.capabilities = TRY(process_capabilities(service));
