@@ -42,12 +42,11 @@ Place place_of(const ServiceDraft& draft, std::string_view attribute, std::strin
 class ConsistencyCheck {
  public:
   ConsistencyCheck(const Stack& stack, std::vector<ServiceDraft>& drafts, ReadContext& context)
-      : stack_(stack), drafts_(drafts), reporter_(context.reporter) {
-    for (size_t i = 0; i < drafts.size(); ++i) index_[drafts[i].name] = i;
-    service_names_ = keys(index_);
-  }
+      : stack_(stack), drafts_(drafts), reporter_(context.reporter) {}
 
   void run() {
+    for (size_t i = 0; i < drafts_.size(); ++i) index_[drafts_[i].name] = i;
+    service_names_ = keys(index_);
     for (ServiceDraft& draft : drafts_) {
       check_image(draft);
       check_networks(draft);

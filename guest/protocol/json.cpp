@@ -274,6 +274,8 @@ json process_to_json(const ProcessConfig& value) {
 
 }  // namespace
 
+std::string unconfigured_mac(size_t index) { return fmt::format("02:00:00:00:00:{:02x}", index); }
+
 json to_json(const HealthConfig& config) {
   return {{"test", config.test},
           {"interval_ns", config.interval_ns},

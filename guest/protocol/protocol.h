@@ -61,6 +61,10 @@ inline constexpr std::string_view hello_prefix = "container-agent hello ";
 inline constexpr std::string_view main_process_id = "main";
 inline constexpr size_t output_frame_header_bytes = 13;
 
+/// The MAC of the n-th NIC (from 0) before it is configured. It is part of the VM's shape, the same
+/// for every VM, and tells the agent which NIC is which.
+std::string unconfigured_mac(size_t index);
+
 struct Interface {
   std::string mac;  ///< Set on the n-th NIC, in the order of this list.
   uint32_t mtu = 1500;

@@ -1,0 +1,61 @@
+/// The first process of every VM. It mounts what it needs, opens the control port, and serves the
+/// host until the VM ends. As `modprobe` it loads a kernel module instead.
+
+#include <fcntl.h>
+#include <sys/reboot.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <string_view>
+
+#include "base/deadline.h"
+#include "base/file.h"
+#include "guest/agent/agent.h"
+#include "guest/agent/modules.h"
+#include "guest/agent/system.h"
+
+namespace {
+
+using base::Result;
+
+/// Returns only to report what makes further life senseless.
+Result<> serve() {
+  TRY(agent::mount_early());
+  ::signal(SIGPIPE, SIG_IGN);
+  agent::Loop loop;
+  TRY(loop.prepare());
+  agent::Machine machine;
+  machine.image_disk = TRY(agent::find_disk("image"));
+  machine.scratch_disk = TRY(agent::find_disk("scratch"));
+  const std::string port_path = TRY(agent::find_port(guest::agent_port_name));
+  machine.files_port = TRY(agent::find_port(guest::files_port_name));
+  machine.boot_id = TRY(base::read_file("/proc/sys/kernel/random/boot_id", 64)).substr(0, 36);
+  const base::UniqueFd port = TRY(base::open_file(port_path, O_RDWR | O_NONBLOCK));
+  machine.boot_to_ready_ns = base::boottime_ns();
+  const int64_t ready_ms = machine.boot_to_ready_ns / 1'000'000;
+  agent::Agent agent(loop, std::move(machine));
+  agent::ControlPort control(loop, port.get(), agent);
+  TRY(control.start());
+  std::printf("container-agent: ready after %lld ms\n", static_cast<long long>(ready_ms));
+  std::fflush(stdout);
+  for (;;) loop.run_once();
+}
+
+int load_module(const char* name) {
+  const auto loaded = agent::load_module(name);
+  return loaded ? 0 : 1;  // The kernel tells who asked.
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc >= 2 && std::string_view(argv[0]).ends_with("modprobe"))
+    return load_module(argv[argc - 1]);
+  const auto ended = serve();
+  std::printf("container-agent: %s\n", ended.error().to_string().c_str());
+  std::fflush(stdout);
+  ::sync();
+  ::reboot(RB_AUTOBOOT);
+  for (;;) ::pause();
+}
