@@ -88,6 +88,9 @@ class Machine:
             (content / "data").write_bytes(bytes([number]) * (5000 * (number % 5)))
             names.append(self.folder / f"layer-{number}.erofs")
             subprocess.run(["mkfs.erofs", "--quiet", "-T0", names[-1], content], check=True)
+        self.describe_image_disk(names)
+
+    def describe_image_disk(self, names):
         sectors = [name.stat().st_size // SECTOR for name in names]
         total = (1 << 40) // SECTOR
         head, tail = partition_table(sectors, total)
