@@ -8,7 +8,10 @@ namespace base::limits {
 inline constexpr int json_depth_max = 128;
 inline constexpr uint64_t api_request_bytes_max = 16u << 20;
 inline constexpr unsigned api_connections_max = 512;
-inline constexpr unsigned api_idle_timeout_s = 60;  ///< Between two bytes of a request.
+inline constexpr unsigned api_idle_timeout_s = 60;     ///< Between two bytes of a request.
+inline constexpr unsigned api_upload_timeout_s = 600;  ///< The same for an image that is loaded.
+inline constexpr uint64_t api_connection_bytes_max = 64u << 10;  ///< Headers, and a piece of body.
+inline constexpr int64_t api_wait_ms_max = 366ll * 86'400'000;   ///< Of any wait a client asks for.
 inline constexpr uint64_t api_thread_stack_bytes = 1u << 20;
 inline constexpr uint64_t api_event_stream_bytes_max = 32u << 20;    ///< Plan and progress unread.
 inline constexpr uint64_t api_output_stream_bytes_max = 256u << 10;  ///< Output unread: then hold.

@@ -2,8 +2,10 @@
 
 #include <memory>
 
-#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
+
+#include "base/limits.h"
 
 namespace base {
 
@@ -12,7 +14,8 @@ void start_log(const std::string& program, const std::string& path, bool debug) 
   if (path.empty())
     sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   else
-    sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+    sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(
+        path, limits::log_segment_bytes_max, limits::log_segments_max - 1);
   auto logger = std::make_shared<spdlog::logger>(program, std::move(sink));
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %l %n: %v");
   logger->set_level(debug ? spdlog::level::debug : spdlog::level::info);

@@ -10,6 +10,7 @@
 namespace base {
 
 /// Sends spdlog's default logger to `path`, or to stderr if it is empty. `debug` shows all levels.
+/// The file is bounded: full, it becomes `NAME.1.log`, and the oldest one goes.
 void start_log(const std::string& program, const std::string& path, bool debug);
 
 }  // namespace base

@@ -115,6 +115,13 @@ Plan Draft::finish(std::string project, std::string command, const Snapshot& act
   return plan;
 }
 
+NetworkRecord builtin_network() {
+  NetworkRecord record;
+  record.name = record.key = record.applied.name = builtin_network_name;
+  record.builtin = true;
+  return record;
+}
+
 bool has_vm(const ContainerRecord& record) {
   return record.phase == Phase::Running || record.phase == Phase::Unknown;
 }

@@ -35,6 +35,10 @@ class Draft {
 /// `service.web[1]` for a container of a stack, `container.x` for any other.
 std::string address_of(const ContainerRecord& record);
 
+/// The network that containers join when nothing else is said; made when somebody first needs it.
+inline constexpr const char* builtin_network_name = "default";
+NetworkRecord builtin_network();
+
 bool has_vm(const ContainerRecord& record);
 /// Runs, or its policy may start it at any moment: to be removed, it must be stopped first.
 bool may_run(const ContainerRecord& record);

@@ -135,7 +135,7 @@ base::Result<Plan> plan_create(const ContainerRecord& record,
     return base::fail(ErrorCode::Exists,
                       "container '{}' exists already; remove it or choose another name", record.id);
   for (const auto& [network, attachment] : record.applied.networks)
-    if (!actual.networks.contains(network))
+    if (!actual.networks.contains(network) && network != builtin_network_name)
       return base::fail(ErrorCode::NotFound,
                         "network '{}' does not exist; create it with 'container network create {}'",
                         network, network);
@@ -152,10 +152,15 @@ base::Result<Plan> plan_create(const ContainerRecord& record,
                                CreateVolume{found == actual.volumes.end() ? volume : found->second},
                                "the container uses it and it does not exist"));
   }
-  for (const auto& [network, attachment] : record.applied.networks)
-    if (const NetworkRecord& existing = actual.networks.at(network); !existing.alive)
-      before.push_back(
-          draft.add("network." + network, CreateNetwork{existing}, "it does not answer any more"));
+  for (const auto& [network, attachment] : record.applied.networks) {
+    const auto found = actual.networks.find(network);
+    if (found == actual.networks.end())
+      before.push_back(draft.add("network." + network, CreateNetwork{builtin_network()},
+                                 "the built-in network is needed for the first time"));
+    else if (!found->second.alive)
+      before.push_back(draft.add("network." + network, CreateNetwork{found->second},
+                                 "it does not answer any more"));
+  }
   const auto create = draft.add(address, CreateContainer{wanted}, "asked to create it");
   for (const auto node : before) draft.order(node, create);
   if (start)

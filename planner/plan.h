@@ -137,7 +137,8 @@ struct DownOptions {
 base::Result<Plan> plan_down(const std::string& project, const Snapshot& actual,
                              const DownOptions& options = {});
 
-/// One container outside any stack. `record.id` must be free; its networks must exist.
+/// One container outside any stack. `record.id` must be free; its networks must exist, but for the
+/// built-in `default`, which is made along with it.
 base::Result<Plan> plan_create(const ContainerRecord& record,
                                const std::vector<VolumeRecord>& volumes, const Snapshot& actual,
                                bool start);

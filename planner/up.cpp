@@ -171,6 +171,12 @@ class UpPlanner {
     const std::string address = "network." + key;
     const auto found = actual_.networks.find(network.name);
     if (found == actual_.networks.end()) {
+      if (network.external && network.name == builtin_network_name) {
+        networks_made_[network.name] =
+            draft_.add(address, CreateNetwork{builtin_network()},
+                       "the built-in network is needed for the first time");
+        return {};
+      }
       if (network.external)
         return base::fail(ErrorCode::NotFound,
                           "network '{}' is declared as external but does not exist; create it with "

@@ -127,7 +127,7 @@ class ProcessSession {
   virtual base::Result<> close_stdin() = 0;
   virtual base::Result<> signal(int number) = 0;
   virtual base::Result<> resize(uint16_t rows, uint16_t columns) = 0;
-  /// Makes a blocked run() return Cancelled.
+  /// Makes a blocked run() or write_stdin() return Cancelled.
   virtual void cancel() = 0;
 };
 
