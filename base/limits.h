@@ -47,6 +47,8 @@ inline constexpr uint32_t agent_output_unacknowledged_bytes_max = 1u << 20;
 inline constexpr int agent_call_timeout_ms = 10'000;
 inline constexpr int vm_boot_timeout_ms = 30'000;
 inline constexpr int vm_exit_timeout_ms = 5'000;
+inline constexpr int vm_probe_timeout_ms = 5'000;   ///< Does a guest boot under KVM at all?
+inline constexpr int vm_answer_timeout_ms = 1'000;  ///< Of a question that only asks for life.
 
 inline constexpr uint64_t log_segment_bytes_max = 10u << 20;
 inline constexpr uint32_t log_segments_max = 3;

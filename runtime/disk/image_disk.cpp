@@ -154,9 +154,10 @@ std::string partition_table_tail(const std::vector<Partition>& partitions) {
 
 std::string vmdk_descriptor(const std::vector<Partition>& partitions, int table_fdset,
                             const std::vector<int>& partition_fdsets) {
+  // No empty line: QEMU takes the line after one for two extents.
   std::string text =
       "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\n"
-      "createType=\"twoGbMaxExtentFlat\"\n\n";
+      "createType=\"twoGbMaxExtentFlat\"\n";
   uint64_t at = 0;
   // The table's file is as large as the disk, so each gap is shown at its own place in it.
   const auto table_until = [&](uint64_t end) {

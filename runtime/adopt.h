@@ -1,0 +1,24 @@
+#pragma once
+/// Finding the machine that an earlier daemon left running.
+
+#include <string>
+
+#include "base/result.h"
+#include "runtime/folders.h"
+#include "runtime/io/loop.h"
+#include "runtime/qemu/machine.h"
+#include "runtime/qemu/state.h"
+
+namespace runtime {
+
+struct Found {
+  qemu::VmState state;
+  qemu::Machine machine;
+};
+
+/// NotFound if it does not run any more; then its end is written down and its folder is gone. A
+/// start that was interrupted half-way is undone. A machine whose monitor is silent is found all
+/// the same: whether its guest lives is the agent's to show.
+base::Result<Found> find_machine(IoLoop& loop, const Folders& folders, const std::string& id);
+
+}  // namespace runtime

@@ -1,0 +1,438 @@
+#include "runtime/vm.h"
+
+#include <chrono>
+#include <csignal>
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/text.h"
+#include "guest/protocol/output_frame.h"
+
+namespace runtime {
+
+using base::Deadline;
+using base::ErrorCode;
+using base::fail;
+using base::Result;
+using reconciler::ExitStatus;
+
+namespace limits = base::limits;
+
+namespace {
+
+constexpr uint64_t acknowledge_step_bytes = limits::agent_output_unacknowledged_bytes_max / 4;
+constexpr uint64_t console_shown_bytes = 600;
+constexpr int64_t connect_pause_ms = 5'000;
+constexpr int64_t full_disk_pause_ms = 1'000;
+constexpr int32_t exit_code_killed = 128 + SIGKILL;
+constexpr int32_t exit_code_vm_died = 255;
+
+Deadline call_deadline() { return Deadline::in_ms(limits::agent_call_timeout_ms); }
+
+reconciler::Health health_of(guest::HealthStatus status) {
+  switch (status) {
+    case guest::HealthStatus::None: return reconciler::Health::None;
+    case guest::HealthStatus::Starting: return reconciler::Health::Starting;
+    case guest::HealthStatus::Healthy: return reconciler::Health::Healthy;
+    case guest::HealthStatus::Unhealthy: return reconciler::Health::Unhealthy;
+  }
+  return reconciler::Health::None;
+}
+
+/// The last lines of a console, on one line.
+std::string last_words(const ConsoleLog& log) {
+  std::vector<std::string> words;
+  for (const std::string& line : base::split(log.tail(console_shown_bytes), '\n')) {
+    std::string clean = base::escape_controls(line);
+    if (clean.ends_with("\\x0d")) clean.resize(clean.size() - 4);
+    if (!clean.empty()) words.push_back(clean);
+  }
+  return words.empty() ? "it printed nothing" : base::join(words, " | ");
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Vm>> Vm::watch(IoLoop& loop, VmParts parts) {
+  std::shared_ptr<Vm> vm(new Vm(loop, std::move(parts)));
+  vm->agent_ = TRY(AgentClient::create(
+      loop, {.socket_path = vm->parts_.sockets.agent(), .epoch = vm->parts_.epoch}));
+  TRY(vm->begin());
+  return vm;
+}
+
+Result<> Vm::begin() {
+  TRY(base::set_nonblocking(parts_.console.get(), true));
+  Result<> made;
+  loop_.run([&] {
+    const std::weak_ptr<Vm> weak = weak_from_this();
+    auto process = LoopWatch::create(loop_, parts_.pidfd.get(), [weak] {
+      if (const auto self = weak.lock()) self->on_gone();
+    });
+    auto console = LoopWatch::create(loop_, parts_.console.get(), [weak] {
+      if (const auto self = weak.lock()) self->drain_console();
+    });
+    if (!process || !console) {
+      made = fail(ErrorCode::Io, "cannot watch the virtual machine: {}",
+                  (process ? console.error() : process.error()).to_string());
+      return;
+    }
+    process_watch_ = std::move(*process);
+    console_watch_ = std::move(*console);
+  });
+  return made;
+}
+
+Vm::~Vm() {
+  abandon();
+  close_watches();
+}
+
+void Vm::close_watches() {
+  loop_.run([this] {
+    process_watch_.reset();
+    console_watch_.reset();
+  });
+}
+
+void Vm::drain_console() {
+  char buffer[16 * 1024];
+  for (;;) {
+    const ssize_t count = ::read(parts_.console.get(), buffer, sizeof buffer);
+    if (count <= 0) {
+      if (count == 0) console_watch_.reset();
+      return;
+    }
+    parts_.boot_log->append(std::string_view(buffer, static_cast<size_t>(count)));
+  }
+}
+
+void Vm::on_gone() {
+  drain_console();
+  process_watch_.reset();
+  console_watch_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    gone_ = true;
+    changed_.notify_all();
+  }
+  agent_->close("its virtual machine has ended");
+}
+
+bool Vm::wait(const Deadline& deadline, const std::function<bool()>& ready) const {
+  std::unique_lock lock(mutex_);
+  while (!ready()) {
+    if (deadline.is_never()) {
+      changed_.wait(lock);
+    } else {
+      if (deadline.passed()) return false;
+      changed_.wait_for(lock, std::chrono::milliseconds(deadline.remaining_ms()));
+    }
+  }
+  return true;
+}
+
+bool Vm::leaving() const {
+  const std::lock_guard lock(mutex_);
+  return gone_ || abandoned_;
+}
+
+bool Vm::finished() const {
+  const std::lock_guard lock(mutex_);
+  return finished_.has_value();
+}
+
+// ---- talking to the agent ----------------------------------------------------------------------
+
+Result<> Vm::await_agent(const Deadline& deadline) {
+  const Result<> answered = agent_->await_connected(deadline);
+  if (answered) return {};
+  return fail(answered.error().code(), "{}; the console's last words: {}",
+              answered.error().to_string(), last_words(*parts_.boot_log));
+}
+
+Result<> Vm::configure(const guest::ContainerConfig& config) {
+  parts_.state.main = config.process;
+  guest::ContainerConfig sent = config;
+  sent.wall_ns = base::wall_time_ns();
+  sent.entropy_hex = base::random_hex(32);
+  const Result<std::string> answer =
+      agent_->call("POST", "/v1/container", base::dump_json(guest::to_json(sent)),
+                   Deadline::in_ms(limits::vm_boot_timeout_ms));
+  if (!answer) return tl::unexpected(answer.error());
+  parts_.state.started_wall_ns = base::wall_time_ns();
+  return qemu::save(parts_.state_path, parts_.state);
+}
+
+Result<std::string> Vm::call(const std::string& method, const std::string& path,
+                             const std::string& body) {
+  return agent_->call(method, path, body, call_deadline());
+}
+
+Result<std::shared_ptr<AgentStream>> Vm::open(const std::string& method, const std::string& path,
+                                              bool upload) {
+  return agent_->open(method, path, upload, call_deadline());
+}
+
+Result<> Vm::signal(const std::string& process, int number) {
+  TRY(call("POST", "/v1/processes/" + process + "/signal", base::dump_json({{"signal", number}})));
+  return {};
+}
+
+void Vm::expect_exit(const std::string& process) {
+  const std::lock_guard lock(mutex_);
+  exits_.emplace(process, std::nullopt);
+}
+
+Result<int32_t> Vm::await_exit(const std::string& process) {
+  wait(Deadline::never(), [&] { return exits_[process] || finished_ || abandoned_; });
+  const std::lock_guard lock(mutex_);
+  const std::optional<int32_t> code = exits_[process];
+  exits_.erase(process);
+  if (code) return *code;
+  if (finished_) return fail(ErrorCode::InvalidState, "the container ended before the process did");
+  return fail(ErrorCode::Cancelled, "the daemon is stopping");
+}
+
+reconciler::VmObservation Vm::observe() {
+  const bool alive =
+      agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms))
+          .has_value();
+  const std::lock_guard lock(mutex_);
+  silent_questions_ = alive ? 0 : silent_questions_ + 1;
+  reconciler::VmObservation seen;
+  seen.id = parts_.state.id;
+  seen.generation = parts_.state.generation;
+  // One question may be lost on a host with too much to do; two in a row are a guest that hangs.
+  seen.phase = silent_questions_ > 1 ? reconciler::VmPhase::Unknown : reconciler::VmPhase::Running;
+  seen.health = parts_.state.health;
+  seen.started_wall_ns = parts_.state.started_wall_ns;
+  seen.pid = parts_.state.process.pid;
+  if (!finished_) return seen;
+  seen.phase = reconciler::VmPhase::Exited;
+  seen.exit = finished_;
+  return seen;
+}
+
+// ---- the main process's output -----------------------------------------------------------------
+
+void Vm::pump_output() {
+  while (!leaving()) {
+    const auto stream =
+        agent_->open("GET", fmt::format("/v1/processes/main/output?offset={}", stored_bytes_),
+                     false, Deadline::in_ms(connect_pause_ms));
+    if (!stream) continue;  // `open` waits for the connection
+    if (pump_stream(**stream)) return;
+  }
+}
+
+/// True when everything has been stored.
+bool Vm::pump_stream(AgentStream& stream) {
+  if (const Result<int> status = stream.status(call_deadline()); !status || *status != 200)
+    return false;
+  guest::OutputFrameDecoder decoder;
+  for (;;) {
+    const Result<std::string> bytes = stream.read(Deadline::never());
+    if (!bytes) return false;
+    if (bytes->empty()) return decoder.at_boundary();
+    const Result<> fed = decoder.feed(*bytes, [&](const guest::OutputFrame& frame) -> Result<> {
+      if (!store(frame)) return fail(ErrorCode::Cancelled, "leaving");
+      return {};
+    });
+    if (!fed) return false;
+    if (stored_bytes_ - acknowledged_bytes_ < acknowledge_step_bytes) continue;
+    if (call("POST", "/v1/processes/main/acknowledge",
+             base::dump_json({{"offset", stored_bytes_}})))
+      acknowledged_bytes_ = stored_bytes_;
+  }
+}
+
+/// Tries until it is stored: on a full disk the process waits, nothing is lost.
+bool Vm::store(const guest::OutputFrame& frame) {
+  for (;;) {
+    const Result<> appended =
+        parts_.log->append(frame.stream, frame.offset, base::wall_time_ns(), frame.payload);
+    if (appended) break;
+    if (wait(Deadline::in_ms(full_disk_pause_ms), [this] { return abandoned_ || forced_; }))
+      return false;
+  }
+  stored_bytes_ = frame.offset + frame.payload.size();
+  return true;
+}
+
+// ---- events, and the end -----------------------------------------------------------------------
+
+void Vm::keep() {
+  const Result<uint64_t> stored = parts_.log->begin_run(parts_.state.uuid);
+  stored_bytes_ = stored.value_or(0);
+  acknowledged_bytes_ = 0;
+  pump_ = std::thread([this] { pump_output(); });
+  keeper_ = std::thread([this] { keep_until_end(); });
+}
+
+void Vm::keep_until_end() {
+  follow_events();
+  pump_.join();
+  {
+    const std::lock_guard lock(mutex_);
+    if (abandoned_) return;
+  }
+  power_off();
+  finish();
+}
+
+void Vm::follow_events() {
+  while (!leaving()) {
+    const auto stream = agent_->open("GET", fmt::format("/v1/events?after={}", last_event_), false,
+                                     Deadline::in_ms(connect_pause_ms));
+    if (!stream) continue;
+    std::string pending;
+    for (;;) {
+      const Result<std::string> bytes = (*stream)->read(Deadline::never());
+      if (!bytes || bytes->empty()) break;
+      pending += *bytes;
+      if (pending.size() > limits::agent_message_bytes_max) break;  // a guest that lost its mind
+      size_t end = 0;
+      while ((end = pending.find('\n')) != std::string::npos) {
+        const auto json = base::parse_json(std::string_view(pending).substr(0, end));
+        pending.erase(0, end + 1);
+        if (!json) continue;
+        const auto event = guest::event_from_json(*json);
+        if (event && on_event(*event)) return;
+      }
+    }
+  }
+}
+
+/// True for the end of the main process.
+bool Vm::on_event(const guest::Event& event) {
+  if (event.sequence <= last_event_) return false;
+  last_event_ = event.sequence;
+  if (event.kind == guest::EventKind::Health) report_health(event);
+  {
+    const std::lock_guard lock(mutex_);
+    if (event.kind == guest::EventKind::OutOfMemory) out_of_memory_ = true;
+    if (event.kind == guest::EventKind::Exited) {
+      if (event.process == guest::main_process_id) main_exit_ = event;
+      if (const auto found = exits_.find(event.process); found != exits_.end())
+        found->second = event.exit_code;
+    }
+    changed_.notify_all();
+    if (main_exit_) return true;  // kept by the agent until its VM is gone
+  }
+  (void)call("POST", "/v1/events/acknowledge", base::dump_json({{"sequence", last_event_}}));
+  return false;
+}
+
+void Vm::report_health(const guest::Event& event) {
+  {
+    const std::lock_guard lock(mutex_);
+    parts_.state.health = health_of(event.health);
+  }
+  (void)qemu::save(parts_.state_path, parts_.state);
+  reconciler::VmEvent told;
+  told.kind = reconciler::VmEvent::Kind::Health;
+  told.id = parts_.state.id;
+  told.generation = parts_.state.generation;
+  told.health = health_of(event.health);
+  told.detail = event.detail;
+  parts_.report(told);
+}
+
+void Vm::power_off() {
+  // The exit is written down before anything can interrupt us: what ran must not run again.
+  (void)qemu::save_exit(parts_.exit_path, parts_.state.generation, parts_.state.started_wall_ns,
+                        exit_status());
+  if (!leaving())
+    (void)agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms));
+  destroy();
+}
+
+void Vm::destroy() {
+  {
+    const std::lock_guard lock(mutex_);
+    forced_ = true;
+    changed_.notify_all();
+  }
+  (void)base::signal_process(parts_.pidfd.get(), SIGKILL);
+  (void)base::await_process(parts_.pidfd.get(), parts_.state.process.pid,
+                            Deadline::in_ms(limits::vm_exit_timeout_ms));
+  agent_->close("its virtual machine has been ended");
+}
+
+ExitStatus Vm::exit_status() const {
+  const std::lock_guard lock(mutex_);
+  ExitStatus exit;
+  exit.finished_wall_ns = base::wall_time_ns();
+  exit.out_of_memory = out_of_memory_;
+  if (main_exit_) {
+    exit.code = main_exit_->exit_code;
+    if (main_exit_->wall_ns != 0) exit.finished_wall_ns = main_exit_->wall_ns;
+  } else if (forced_) {
+    exit.code = exit_code_killed;
+  } else {
+    exit.code = exit_code_vm_died;
+    exit.vm_died = true;
+    exit.reason = fmt::format("its virtual machine ended under it; the console's last words: {}",
+                              last_words(*parts_.boot_log));
+  }
+  return exit;
+}
+
+void Vm::finish() {
+  const Result<qemu::StoredExit> stored = qemu::load_exit(parts_.exit_path);
+  const ExitStatus exit = stored && stored->generation == parts_.state.generation &&
+                                  stored->started_wall_ns == parts_.state.started_wall_ns
+                              ? stored->exit
+                              : exit_status();
+  (void)base::remove_tree(parts_.sockets.folder);
+  parts_.log->end_run({.exit_code = exit.code, .error = {}});
+  {
+    const std::lock_guard lock(mutex_);
+    finished_ = exit;
+    changed_.notify_all();
+  }
+  reconciler::VmEvent told;
+  told.id = parts_.state.id;
+  told.generation = parts_.state.generation;
+  told.exit = exit;
+  parts_.report(told);
+}
+
+Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
+  parts_.log->let_go();
+  const auto ended = [this] { return main_exit_ || gone_ || finished_; };
+  // A guest that does not take the signal in time is not asked again: it is switched off.
+  const bool told =
+      agent_
+          ->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", number}}),
+                 Deadline::in_ms(limits::vm_exit_timeout_ms))
+          .has_value();
+  if (told && number != SIGKILL && !wait(Deadline::in_ms(grace_ms), ended))
+    (void)agent_->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", SIGKILL}}),
+                       Deadline::in_ms(limits::vm_exit_timeout_ms));
+  if (!told || !wait(Deadline::in_ms(limits::vm_exit_timeout_ms), ended)) destroy();
+  if (!wait(Deadline::in_ms(3 * limits::vm_exit_timeout_ms),
+            [this] { return finished_.has_value(); }))
+    return fail(ErrorCode::Timeout, "the virtual machine of '{}' (process {}) does not end",
+                parts_.state.id, parts_.state.process.pid);
+  const std::lock_guard lock(mutex_);
+  return *finished_;
+}
+
+void Vm::abandon() {
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    changed_.notify_all();
+  }
+  parts_.log->let_go();
+  agent_->close("the daemon is stopping");
+  if (keeper_.joinable()) keeper_.join();
+}
+
+}  // namespace runtime

@@ -1,0 +1,126 @@
+#pragma once
+/// One running virtual machine and the container in it, from the agent's greeting to the end.
+///
+/// Two threads belong to it: the pump stores the main process's output, the keeper follows the
+/// agent's events and, when the main process or the machine has ended, closes everything down and
+/// reports it. Both can be left off (`abandon`) with the machine running on, for the next daemon.
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "base/deadline.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "guest/protocol/output_frame.h"
+#include "guest/protocol/protocol.h"
+#include "reconciler/ports/runtime.h"
+#include "runtime/agent/client.h"
+#include "runtime/io/loop.h"
+#include "runtime/log/console_log.h"
+#include "runtime/log/container_log.h"
+#include "runtime/qemu/machine.h"
+#include "runtime/qemu/state.h"
+
+namespace runtime {
+
+struct VmParts {
+  qemu::VmState state;
+  qemu::Sockets sockets;
+  std::string state_path;  ///< In the run folder, which goes with the VM.
+  std::string exit_path;   ///< Beside the disk; stays.
+  uint64_t epoch = 1;
+  base::UniqueFd pidfd;
+  base::UniqueFd console;
+  std::shared_ptr<ContainerLog> log;
+  std::shared_ptr<ConsoleLog> boot_log;
+  std::function<void(reconciler::VmEvent)> report;
+};
+
+class Vm : public std::enable_shared_from_this<Vm> {
+ public:
+  /// Watches the process and begins to greet the agent.
+  static base::Result<std::shared_ptr<Vm>> watch(IoLoop& loop, VmParts parts);
+  ~Vm();
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+
+  /// Until the agent has answered; InvalidState, with what the console said last, if QEMU ended.
+  base::Result<> await_agent(const base::Deadline& deadline);
+  /// Makes the guest a container and starts its main process.
+  base::Result<> configure(const guest::ContainerConfig& config);
+  /// From here on output is stored and the end is reported.
+  void keep();
+  /// Ends our part; the machine runs on.
+  void abandon();
+  /// Ends the machine at once. For one that is not kept yet.
+  void destroy();
+
+  base::Result<reconciler::ExitStatus> stop(int signal, int64_t grace_ms);
+  base::Result<> signal(const std::string& process, int number);
+  base::Result<std::string> call(const std::string& method, const std::string& path,
+                                 const std::string& body);
+  base::Result<std::shared_ptr<AgentStream>> open(const std::string& method,
+                                                  const std::string& path, bool upload);
+
+  /// Tells the keeper that the end of `process` will be asked for.
+  void expect_exit(const std::string& process);
+  /// Its exit code. Blocks; InvalidState if the machine ended first.
+  base::Result<int32_t> await_exit(const std::string& process);
+
+  /// Asks the agent for life, a second at most.
+  reconciler::VmObservation observe();
+  const qemu::VmState& state() const { return parts_.state; }
+  const guest::ProcessConfig& main_process() const { return parts_.state.main; }
+  bool finished() const;
+
+ private:
+  Vm(IoLoop& loop, VmParts parts) : loop_(loop), parts_(std::move(parts)) {}
+  base::Result<> begin();
+  void on_gone();
+  void drain_console();
+  void close_watches();
+
+  void keep_until_end();
+  void follow_events();
+  bool on_event(const guest::Event& event);
+  void report_health(const guest::Event& event);
+  void pump_output();
+  bool pump_stream(AgentStream& stream);
+  bool store(const guest::OutputFrame& frame);
+  void power_off();
+  reconciler::ExitStatus exit_status() const;
+  void finish();
+  bool leaving() const;
+  bool wait(const base::Deadline& deadline, const std::function<bool()>& ready) const;
+
+  IoLoop& loop_;
+  VmParts parts_;
+  std::shared_ptr<AgentClient> agent_;
+  std::unique_ptr<LoopWatch> process_watch_;  // loop thread only
+  std::unique_ptr<LoopWatch> console_watch_;  // loop thread only
+  std::thread keeper_;
+  std::thread pump_;
+  uint64_t stored_bytes_ = 0;        // pump only
+  uint64_t acknowledged_bytes_ = 0;  // pump only
+  uint64_t last_event_ = 0;          // keeper only
+
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  bool gone_ = false;       ///< QEMU ended.
+  bool abandoned_ = false;  ///< We leave, the machine stays.
+  bool forced_ = false;     ///< Its end is our doing.
+  bool out_of_memory_ = false;
+  int silent_questions_ = 0;
+  std::optional<guest::Event> main_exit_;
+  std::optional<reconciler::ExitStatus> finished_;
+  std::map<std::string, std::optional<int32_t>> exits_;  ///< Of processes somebody waits for.
+};
+
+}  // namespace runtime
