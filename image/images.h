@@ -1,0 +1,52 @@
+#pragma once
+/// The images of one system: what the rest of the program knows of image/.
+///
+/// Thread-safe and blocking. Two programs cannot share one store: `open` holds a lock on it.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/result.h"
+#include "reconciler/ports/image.h"
+
+namespace image {
+
+struct ImagesOptions {
+  std::string root;  ///< `<app root>/images`: an OCI image layout, and layers/ beside it.
+  std::string architecture = "amd64";
+};
+
+/// Up to `capacity` bytes of an archive into `buffer`; 0 at its end.
+using ArchiveSource = std::function<base::Result<size_t>(char* buffer, size_t capacity)>;
+
+struct Loaded {
+  std::vector<std::string> references;  ///< Full, in the order of the archive.
+  std::vector<std::string> notes;       ///< For people: a tag that moved, a member left out.
+};
+
+struct Removed {
+  std::vector<std::string> references;
+  uint64_t reclaimed_bytes = 0;
+};
+
+class Images : public reconciler::ImagePort {
+ public:
+  static base::Result<std::unique_ptr<Images>> open(ImagesOptions options);
+
+  /// An OCI layout or `docker save` archive, plain, gzip or zstd. All of it or nothing.
+  virtual base::Result<Loaded> load(const ArchiveSource& source) = 0;
+  /// {reference, digest, descriptor, variants: [{platform, digest, size, config}]}.
+  virtual base::Result<nlohmann::json> inspect(const std::string& reference) = 0;
+  /// Forgets the name, and content nothing names any more. Busy if its digest is one of `in_use`,
+  /// unless `force`; content of `in_use` stays either way.
+  virtual base::Result<Removed> remove(const std::string& reference, bool force,
+                                       const std::set<std::string>& in_use) = 0;
+};
+
+}  // namespace image

@@ -1,0 +1,15 @@
+#pragma once
+/// A layer's archive becomes a disk: decompressed, checked and written in one pass.
+
+#include <string>
+
+#include "base/result.h"
+#include "image/store.h"
+
+namespace image {
+
+/// Makes the EROFS disk of `diff_id` from the blob `layer`, unless it is there. InvalidArgument
+/// if blob or content have other digests than they should, or a limit is passed.
+base::Result<> make_layer(const Store& store, const Descriptor& layer, const std::string& diff_id);
+
+}  // namespace image

@@ -1,0 +1,196 @@
+#include "image/manifest.h"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/text.h"
+#include "image/digest.h"
+
+namespace image {
+namespace {
+
+using base::ErrorCode;
+using base::fail;
+using base::Result;
+using nlohmann::json;
+namespace limits = base::limits;
+
+std::vector<std::string> texts(const json& object, const char* key) {
+  std::vector<std::string> list;
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_array()) return list;
+  for (const json& one : *found)
+    if (one.is_string()) list.push_back(one.get<std::string>());
+  return list;
+}
+
+std::string platform_text_or(const json& object, const char* key) {
+  return base::json_string_or(object, key, "");
+}
+
+/// Docker's extension of the config. Durations are nanoseconds; 0 means "not said".
+spec::HealthCheck health_check(const json& config) {
+  spec::HealthCheck check;
+  const auto found = config.find("Healthcheck");
+  if (found == config.end() || !found->is_object()) return check;
+  const std::vector<std::string> test = texts(*found, "Test");
+  if (!test.empty() && test[0] == "NONE") check.disable = true;
+  if (test.size() > 1 && test[0] == "CMD") check.test.assign(test.begin() + 1, test.end());
+  if (test.size() > 1 && test[0] == "CMD-SHELL") check.test = {"/bin/sh", "-c", test[1]};
+  const auto duration = [&](const char* key) -> std::optional<int64_t> {
+    const int64_t value = base::json_int_or(*found, key, 0);
+    return value > 0 ? std::optional(value) : std::nullopt;
+  };
+  check.interval_ns = duration("Interval");
+  check.timeout_ns = duration("Timeout");
+  check.start_period_ns = duration("StartPeriod");
+  check.start_interval_ns = duration("StartInterval");
+  if (const int64_t retries = base::json_int_or(*found, "Retries", 0);
+      retries > 0 && retries <= 1'000'000)
+    check.retries = static_cast<uint32_t>(retries);
+  return check;
+}
+
+Result<> collect_variants(const Store& store, const Descriptor& descriptor, const json& said,
+                          int depth, std::vector<Variant>& into) {
+  if (depth > limits::image_index_depth_max)
+    return fail(ErrorCode::InvalidArgument, "the image's indexes are nested more than {} deep",
+                limits::image_index_depth_max);
+  if (!store.has(descriptor.digest)) return {};
+  const json document = TRY(read_json(store, descriptor, limits::manifest_bytes_max));
+  if (is_index(document)) {
+    for (const json& one : document.at("manifests")) {
+      const auto platform = one.is_object() ? one.find("platform") : one.end();
+      TRY(collect_variants(store, TRY(descriptor_from_json(one)),
+                           platform != one.end() ? *platform : json(), depth + 1, into));
+    }
+    return {};
+  }
+  Variant variant{.platform = {}, .descriptor = descriptor};
+  variant.platform.os = platform_text_or(said, "os");
+  variant.platform.architecture = platform_text_or(said, "architecture");
+  variant.platform.variant = platform_text_or(said, "variant");
+  if (variant.platform.architecture.empty()) {  // an index may leave it to the config
+    const Manifest manifest = TRY(manifest_from_json(document));
+    const Config config = TRY(read_config(store, manifest.config));
+    variant.platform.os = config.os;
+    variant.platform.architecture = config.runtime.architecture;
+  }
+  into.push_back(std::move(variant));
+  return {};
+}
+
+}  // namespace
+
+std::string Platform::text() const {
+  return os + "/" + architecture + (variant.empty() ? "" : "/" + variant);
+}
+
+Result<Descriptor> descriptor_from_json(const json& document) {
+  Descriptor descriptor;
+  descriptor.digest = TRY(base::json_string(document, "digest"));
+  if (!is_digest(descriptor.digest))
+    return fail(ErrorCode::InvalidArgument, "'{}' is no sha256 digest",
+                base::escape_controls(descriptor.digest));
+  const int64_t size = TRY(base::json_int(document, "size"));
+  if (size < 0) return fail(ErrorCode::InvalidArgument, "a descriptor's size is negative");
+  descriptor.size = static_cast<uint64_t>(size);
+  descriptor.media_type = base::json_string_or(document, "mediaType", "");
+  return descriptor;
+}
+
+bool is_index(const json& document) {
+  const auto manifests = document.find("manifests");
+  return manifests != document.end() && manifests->is_array() && !document.contains("layers") &&
+         !document.contains("config");
+}
+
+Result<Manifest> manifest_from_json(const json& document) {
+  if (!document.is_object() || document.contains("manifests") == document.contains("layers"))
+    return fail(ErrorCode::InvalidArgument,
+                "a manifest must have either layers or manifests, not both and not neither");
+  const auto layers = document.find("layers");
+  if (layers == document.end() || !layers->is_array() || !document.contains("config"))
+    return fail(ErrorCode::InvalidArgument, "the manifest has no list of layers, or no config");
+  if (layers->size() > limits::image_layers_max)
+    return fail(ErrorCode::Unsupported, "the image has {} layers; at most {} fit one machine",
+                layers->size(), limits::image_layers_max);
+  Manifest manifest;
+  manifest.config = TRY(descriptor_from_json(document.at("config")));
+  for (const json& layer : *layers) manifest.layers.push_back(TRY(descriptor_from_json(layer)));
+  return manifest;
+}
+
+Result<Config> config_from_json(const json& document) {
+  if (!document.is_object()) return fail(ErrorCode::InvalidArgument, "the config is no object");
+  Config config;
+  config.created = base::json_string_or(document, "created", "");
+  config.os = base::json_string_or(document, "os", "linux");
+  reconciler::ImageRuntimeConfig& runtime = config.runtime;
+  runtime.architecture = base::json_string_or(document, "architecture", "");
+  const auto rootfs = document.find("rootfs");
+  if (rootfs == document.end() || !rootfs->is_object())
+    return fail(ErrorCode::InvalidArgument, "the config does not name its layers (rootfs)");
+  config.diff_ids = texts(*rootfs, "diff_ids");
+  for (const std::string& diff_id : config.diff_ids)
+    if (!is_digest(diff_id))
+      return fail(ErrorCode::InvalidArgument, "'{}' is no sha256 digest",
+                  base::escape_controls(diff_id));
+  const auto found = document.find("config");
+  const json inner = found != document.end() && found->is_object() ? *found : json::object();
+  runtime.entrypoint = texts(inner, "Entrypoint");
+  runtime.command = texts(inner, "Cmd");
+  runtime.environment = texts(inner, "Env");
+  runtime.working_dir = base::json_string_or(inner, "WorkingDir", "");
+  runtime.user = base::json_string_or(inner, "User", "");
+  runtime.stop_signal = base::json_string_or(inner, "StopSignal", "");
+  runtime.healthcheck = health_check(inner);
+  if (const auto volumes = inner.find("Volumes"); volumes != inner.end() && volumes->is_object())
+    for (const auto& [path, nothing] : volumes->items()) runtime.volumes.push_back(path);
+  if (const auto labels = inner.find("Labels"); labels != inner.end() && labels->is_object())
+    for (const auto& [key, value] : labels->items())
+      if (value.is_string()) runtime.labels.emplace(key, value.get<std::string>());
+  return config;
+}
+
+Result<json> read_json(const Store& store, const Descriptor& descriptor, uint64_t bytes_max) {
+  const std::string text = TRY(store.read(descriptor.digest, bytes_max));
+  if (text.size() != descriptor.size)
+    return fail(ErrorCode::InvalidArgument, "{} has {} bytes where {} were announced",
+                descriptor.digest, text.size(), descriptor.size);
+  return base::parse_json(text);
+}
+
+Result<Manifest> read_manifest(const Store& store, const Descriptor& descriptor) {
+  return manifest_from_json(TRY(read_json(store, descriptor, limits::manifest_bytes_max)));
+}
+
+Result<Config> read_config(const Store& store, const Descriptor& descriptor) {
+  return config_from_json(TRY(read_json(store, descriptor, limits::image_config_bytes_max)));
+}
+
+Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& descriptor) {
+  std::vector<Variant> variants;
+  TRY(collect_variants(store, descriptor, json(), 0, variants));
+  return variants;
+}
+
+Result<Variant> choose_variant(const Store& store, const std::string& reference,
+                               const Descriptor& descriptor, const std::string& architecture) {
+  const std::vector<Variant> variants = TRY(variants_of(store, descriptor));
+  std::vector<std::string> others;
+  for (const Variant& variant : variants) {
+    if (variant.platform.os == "linux" && variant.platform.architecture == architecture)
+      return variant;
+    if (variant.platform.os != "unknown") others.push_back(variant.platform.text());
+  }
+  return fail(ErrorCode::NotFound,
+              "image '{}' has no content for platform linux/{}; available platforms: {}",
+              base::escape_controls(reference), architecture,
+              others.empty() ? "none" : base::join(others, ", "));
+}
+
+}  // namespace image

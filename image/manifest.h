@@ -1,0 +1,65 @@
+#pragma once
+/// Manifests, indexes and configs of the OCI Image Specification (and Docker's older forms of
+/// them), read defensively: they come from strangers.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/result.h"
+#include "image/store.h"
+#include "reconciler/ports/runtime.h"
+
+namespace image {
+
+inline constexpr const char* manifest_media_type = "application/vnd.oci.image.manifest.v1+json";
+inline constexpr const char* config_media_type = "application/vnd.oci.image.config.v1+json";
+inline constexpr const char* layer_media_type = "application/vnd.oci.image.layer.v1.tar";
+
+struct Manifest {
+  Descriptor config;
+  std::vector<Descriptor> layers;  ///< Lowest first.
+};
+
+struct Platform {
+  std::string os = "linux";
+  std::string architecture;
+  std::string variant;
+  std::string text() const;
+};
+
+/// One image of an index, or the only one of a manifest.
+struct Variant {
+  Platform platform;
+  Descriptor descriptor;  ///< Of its manifest.
+};
+
+/// What a config says, as far as we use it.
+struct Config {
+  reconciler::ImageRuntimeConfig runtime;  ///< Without reference, digest and layer disks.
+  std::vector<std::string> diff_ids;
+  std::string created;
+  std::string os;
+};
+
+base::Result<Descriptor> descriptor_from_json(const nlohmann::json& json);
+/// A manifest or an index must say only one of both; that two tools see two images is refused.
+base::Result<Manifest> manifest_from_json(const nlohmann::json& json);
+bool is_index(const nlohmann::json& json);
+base::Result<Config> config_from_json(const nlohmann::json& json);
+
+/// The images behind a descriptor; those whose manifest is not in the store are left out.
+base::Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& descriptor);
+/// NotFound lists what there is instead.
+base::Result<Variant> choose_variant(const Store& store, const std::string& reference,
+                                     const Descriptor& descriptor, const std::string& architecture);
+
+base::Result<nlohmann::json> read_json(const Store& store, const Descriptor& descriptor,
+                                       uint64_t bytes_max);
+base::Result<Manifest> read_manifest(const Store& store, const Descriptor& descriptor);
+base::Result<Config> read_config(const Store& store, const Descriptor& descriptor);
+
+}  // namespace image

@@ -1,0 +1,237 @@
+#include "image/store.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/text.h"
+
+namespace image {
+namespace {
+
+namespace fs = std::filesystem;
+using base::ErrorCode;
+using base::fail;
+using base::Result;
+using nlohmann::json;
+
+constexpr uint64_t index_bytes_max = 64u << 20;
+constexpr uint64_t zero_bytes = 64u << 10;
+/// How containerd and Docker name an image in an index.
+constexpr const char* name_annotation = "io.containerd.image.name";
+constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
+constexpr std::string_view layer_suffix = ".erofs";
+
+Result<base::UniqueFd> take_lock(const std::string& path) {
+  base::UniqueFd file = TRY(base::open_file(path, O_RDWR | O_CREAT));
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+  if (errno == EWOULDBLOCK)
+    return fail(ErrorCode::Busy, "the image store '{}' is in use by another process", path);
+  return base::fail_errno(errno, fmt::format("lock '{}'", path));
+}
+
+json to_json(const std::string& reference, const Descriptor& descriptor) {
+  return {{"mediaType", descriptor.media_type},
+          {"digest", descriptor.digest},
+          {"size", descriptor.size},
+          {"annotations", {{name_annotation, reference}, {tag_annotation, reference}}}};
+}
+
+}  // namespace
+
+Ingest::~Ingest() {
+  if (fd_) ::unlink(path_.c_str());
+}
+
+Result<std::unique_ptr<Store>> Store::open(const std::string& root) {
+  TRY(base::make_directories(root));
+  std::unique_ptr<Store> store(new Store(root, TRY(take_lock(root + "/lock"))));
+  TRY(store->prepare());
+  TRY_DURING(store->load_index(), "read the image store's index");
+  return store;
+}
+
+Result<> Store::prepare() {
+  TRY(base::remove_tree(root_ + "/ingest"));
+  for (const char* folder : {"/ingest", "/blobs/sha256", "/layers/sha256"})
+    TRY(base::make_directories(root_ + folder));
+  if (base::path_exists(root_ + "/oci-layout")) return {};
+  return base::write_file_atomically(root_ + "/oci-layout",
+                                     base::dump_json({{"imageLayoutVersion", "1.0.0"}}));
+}
+
+Result<> Store::load_index() {
+  const std::string path = root_ + "/index.json";
+  if (!base::path_exists(path)) return save_index({});
+  const json index = TRY(base::parse_json(TRY(base::read_file(path, index_bytes_max))));
+  const auto manifests = index.find("manifests");
+  if (manifests == index.end() || !manifests->is_array())
+    return fail(ErrorCode::Io, "'{}' has no list of manifests; move it away and load again", path);
+  for (const json& one : *manifests) {
+    const json annotations = one.value("annotations", json::object());
+    const std::string name = base::json_string_or(annotations, name_annotation, "");
+    Descriptor descriptor{.media_type = base::json_string_or(one, "mediaType", ""),
+                          .digest = base::json_string_or(one, "digest", ""),
+                          .size = static_cast<uint64_t>(base::json_int_or(one, "size", 0))};
+    if (!name.empty() && is_digest(descriptor.digest)) tags_.emplace(name, std::move(descriptor));
+  }
+  return {};
+}
+
+Result<> Store::save_index(const std::map<std::string, Descriptor>& tags) const {
+  json manifests = json::array();
+  for (const auto& [reference, descriptor] : tags)
+    manifests.push_back(to_json(reference, descriptor));
+  const json index = {{"schemaVersion", 2},
+                      {"mediaType", "application/vnd.oci.image.index.v1+json"},
+                      {"manifests", manifests}};
+  return base::write_file_atomically(root_ + "/index.json", base::dump_json(index));
+}
+
+std::string Store::blob_path(const std::string& digest) const {
+  return fmt::format("{}/blobs/sha256/{}", root_, digest_hex(digest));
+}
+
+std::string Store::layer_path(const std::string& diff_id) const {
+  return fmt::format("{}/layers/sha256/{}{}", root_, digest_hex(diff_id), layer_suffix);
+}
+
+// ---- writing -----------------------------------------------------------------------------------
+
+Result<Ingest> Store::begin() const {
+  std::string path = fmt::format("{}/ingest/{}", root_, base::random_hex(16));
+  base::UniqueFd fd = TRY(base::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW));
+  return Ingest(std::move(path), std::move(fd));
+}
+
+Result<Ingest> Store::begin_layer() const { return begin(); }
+
+Result<> Store::commit(Ingest file, const std::string& path) const {
+  if (::fchmod(file.fd(), 0444) != 0 || ::fsync(file.fd()) != 0)
+    return base::fail_errno(errno, fmt::format("finish '{}'", path));
+  if (::rename(file.path_.c_str(), path.c_str()) != 0)
+    return base::fail_errno(errno, fmt::format("rename to '{}'", path));
+  file.fd_.reset();
+  return base::sync_directory(fs::path(path).parent_path());
+}
+
+Result<> Store::commit_layer(Ingest layer, const std::string& diff_id) const {
+  return commit(std::move(layer), layer_path(diff_id));
+}
+
+Result<> PieceWriter::append(std::string_view bytes) {
+  hash_.update(bytes);
+  size_ += bytes.size();
+  TRY_DURING(base::write_all(file_.fd(), bytes), "store image content");
+  return {};
+}
+
+Result<> PieceWriter::write_at(uint64_t offset, std::string_view bytes) {
+  if (offset < size_) return fail(ErrorCode::InvalidArgument, "content that goes backwards");
+  static const std::string zeros(zero_bytes, '\0');
+  while (size_ < offset)
+    TRY(append(std::string_view(zeros).substr(0, std::min(offset - size_, zero_bytes))));
+  return append(bytes);
+}
+
+Result<PieceWriter> Store::begin_put() { return PieceWriter(TRY(begin())); }
+
+Result<Descriptor> Store::finish_put(PieceWriter content,
+                                     const std::optional<std::string>& expected) {
+  Descriptor stored{.media_type = {}, .digest = content.hash_.finish(), .size = content.size_};
+  if (expected && stored.digest != *expected)
+    return fail(ErrorCode::InvalidArgument, "content that should be {} is {}: it was damaged",
+                *expected, stored.digest);
+  if (!has(stored.digest)) TRY(commit(std::move(content.file_), blob_path(stored.digest)));
+  return stored;
+}
+
+Result<Descriptor> Store::put_text(std::string_view text, std::string media_type) {
+  PieceWriter writer = TRY(begin_put());
+  TRY(writer.write_at(0, text));
+  Descriptor stored = TRY(finish_put(std::move(writer), std::nullopt));
+  stored.media_type = std::move(media_type);
+  return stored;
+}
+
+// ---- reading -----------------------------------------------------------------------------------
+
+bool Store::has(const std::string& digest) const {
+  return is_digest(digest) && base::path_exists(blob_path(digest));
+}
+
+Result<base::UniqueFd> Store::open_blob(const std::string& digest) const {
+  if (!has(digest))
+    return fail(ErrorCode::NotFound, "the image store does not hold {}",
+                base::escape_controls(digest));
+  return base::open_file(blob_path(digest), O_RDONLY | O_NOFOLLOW);
+}
+
+Result<std::string> Store::read(const std::string& digest, uint64_t bytes_max) const {
+  if (!has(digest))
+    return fail(ErrorCode::NotFound, "the image store does not hold {}",
+                base::escape_controls(digest));
+  std::string text = TRY(base::read_file(blob_path(digest), bytes_max));
+  if (digest_of(text) != digest)
+    return fail(ErrorCode::Io, "'{}' is damaged on this disk; remove the image and load it again",
+                blob_path(digest));
+  return text;
+}
+
+// ---- names -------------------------------------------------------------------------------------
+
+Result<> Store::tag(const std::vector<std::pair<std::string, Descriptor>>& names) {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, Descriptor> next = tags_;
+  for (const auto& [reference, descriptor] : names) next[reference] = descriptor;
+  TRY(save_index(next));
+  tags_.swap(next);
+  return {};
+}
+
+Result<> Store::untag(const std::string& reference) {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, Descriptor> next = tags_;
+  next.erase(reference);
+  TRY(save_index(next));
+  tags_.swap(next);
+  return {};
+}
+
+std::map<std::string, Descriptor> Store::tags() const {
+  const std::lock_guard lock(mutex_);
+  return tags_;
+}
+
+Result<uint64_t> Store::sweep(const std::set<std::string>& keep) {
+  uint64_t freed = 0;
+  for (const char* folder : {"/blobs/sha256", "/layers/sha256"}) {
+    std::error_code error;
+    for (fs::directory_iterator at(root_ + folder, error), end; !error && at != end;
+         at.increment(error)) {
+      std::string name = at->path().filename();
+      if (name.ends_with(layer_suffix)) name.resize(name.size() - layer_suffix.size());
+      if (keep.contains("sha256:" + name)) continue;
+      struct stat info {};
+      const bool known = ::stat(at->path().c_str(), &info) == 0;
+      if (::unlink(at->path().c_str()) != 0)
+        return base::fail_errno(errno, fmt::format("delete '{}'", at->path().string()));
+      if (known) freed += static_cast<uint64_t>(info.st_blocks) * 512;
+    }
+    if (error) return base::fail_errno(error.value(), fmt::format("read '{}{}'", root_, folder));
+  }
+  return freed;
+}
+
+}  // namespace image
