@@ -64,6 +64,7 @@ table ip gate {{
   }}
   chain through {{
     type filter hook forward priority 0; policy drop;
+    iifname "{0}" oifname "{0}" accept comment "frames between guests, where br_netfilter asks"
     iifname "{0}" oifname "{1}" ip daddr != 169.254.0.0/16 accept
     iifname "{1}" oifname "{0}" ct state established,related accept
   }}

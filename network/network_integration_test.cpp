@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -16,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -370,12 +372,17 @@ TEST_CASE("a guest cannot speak with another's address or MAC") {
   const auto is_probe = [](const std::string& frame) {
     return frame.find("probe-") != std::string::npos;
   };
-  const std::string ip = std::string("\x45\0\0\x22\0\0\0\0\x40\xfd\0\0", 12);
   const auto probe = [&](const std::string& source_mac, const std::string& text) {
     std::string frame = mac_bytes(honest.lease().mac) + source_mac;
     put_16(frame, 0x0800);
-    liar.send(frame + ip + address_bytes(liar.lease().address) +
-              address_bytes(honest.lease().address) + text);
+    std::string ip("\x45\0", 2);
+    put_16(ip, static_cast<unsigned>(20 + text.size()));
+    ip += std::string("\0\0\0\0\x40\xfd\0\0", 8) + address_bytes(liar.lease().address) +
+          address_bytes(honest.lease().address);
+    const unsigned sum = internet_checksum(ip);
+    ip[10] = static_cast<char>(sum >> 8);
+    ip[11] = static_cast<char>(sum & 255);
+    liar.send(frame + ip + text);
   };
   probe(mac_bytes("02:11:22:33:44:55"), "probe-forged-mac");
   probe(mac_bytes(liar.lease().mac), "probe-honest-mac");
@@ -616,6 +623,10 @@ TEST_CASE("without user namespaces or a TAP device the error says what to allow"
     if (::unshare(CLONE_NEWUSER) != 0) ::_exit(1);
     const auto limit = base::open_file("/proc/sys/user/max_user_namespaces", O_WRONLY);
     if (!limit || !base::write_all(limit->get(), "0")) ::_exit(2);
+    // The maker of a user namespace has every power in it; the ordinary user of a host has none.
+    __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    __user_cap_data_struct none[2] = {};
+    if (::syscall(SYS_capset, &header, none) != 0) ::_exit(5);
     const auto keeper = network::make_keeper();
     if (keeper) ::_exit(3);
     const std::string text = keeper.error().to_string();
