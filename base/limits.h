@@ -18,6 +18,17 @@ inline constexpr uint64_t api_output_stream_bytes_max = 256u << 10;  ///< Output
 inline constexpr int api_loop_call_timeout_ms = 30'000;
 inline constexpr int api_ready_timeout_ms = 60'000;
 inline constexpr int daemon_stop_timeout_ms = 20'000;
+inline constexpr int cli_answer_timeout_ms = 60'000;         ///< Between two bytes of an answer.
+inline constexpr uint64_t cli_answer_bytes_max = 64u << 20;  ///< Of an answer held in memory.
+inline constexpr uint64_t cli_line_bytes_max = 32u << 20;    ///< Of one line of an endless answer.
+inline constexpr uint64_t cli_lines_unread_bytes_max = 4u << 20;
+inline constexpr uint64_t cli_stdin_unsent_bytes_max = 256u << 10;
+inline constexpr uint64_t cli_log_line_bytes_max = 64u << 10;  ///< Longer ones are shown in pieces.
+inline constexpr int cli_signals_to_give_up = 3;
+inline constexpr int cli_last_word_timeout_ms = 5'000;  ///< Of a start whose process has ended.
+inline constexpr int cli_reader_left_grace_ms = 2'000;  ///< From SIGPIPE to SIGKILL.
+inline constexpr int cli_watch_quiet_ms = 200;          ///< After the last change of a file.
+inline constexpr uint64_t plan_file_bytes_max = 16u << 20;
 inline constexpr int64_t state_reserve_bytes = 16 << 20;  ///< Given up when the disk is full.
 inline constexpr int state_growth_step_bytes = 256 << 10;
 

@@ -20,13 +20,19 @@ const std::vector<Flag>& common_flags() {
   return flags;
 }
 
-bool one_of(std::string_view word, std::string_view names) {
+bool one_of(std::string_view word, std::string_view names, char separator = ' ') {
   while (!names.empty()) {
-    const size_t end = std::min(names.find(' '), names.size());
+    const size_t end = std::min(names.find(separator), names.size());
     if (names.substr(0, end) == word) return true;
     names.remove_prefix(std::min(end + 1, names.size()));
   }
   return false;
+}
+
+/// A flag whose value is called `json|table` takes one of these words.
+bool is_choice(std::string_view value) {
+  return value.find('|') != std::string_view::npos &&
+         value.find_first_not_of("abcdefghijklmnopqrstuvwxyz-|") == std::string_view::npos;
 }
 
 template <class Wanted>
@@ -188,6 +194,11 @@ class Parser {
   }
 
   void set(const Flag& flag, std::string value) {
+    if (is_choice(flag.value) && !one_of(value, flag.value, '|')) {
+      problem_ = fmt::format("option '--{}' is one of {}, not '{}'", flag.name, flag.value,
+                             base::escape_controls(value));
+      return;
+    }
     parsed_.values[std::string(flag.name)].push_back(std::move(value));
   }
 

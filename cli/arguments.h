@@ -26,7 +26,7 @@ using Handler = base::Result<int> (*)(Context& context, const Parsed& parsed);
 struct Flag {
   std::string_view name;  ///< Long form without dashes: `env-file`.
   char short_name = '\0';
-  std::string_view value;  ///< What its value is called; empty: a switch.
+  std::string_view value;  ///< What it is called; `a|b`: one of these; empty: a switch.
   std::string_view help;
   std::string_view other_names = "";  ///< More long forms, separated by spaces.
 };

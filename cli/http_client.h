@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/result.h"
 
 namespace cli {
@@ -18,6 +19,10 @@ struct Request {
   std::string target;   ///< `/v1/containers?all=1`, already percent-encoded.
   std::string body;     ///< JSON; sent with its length.
   std::string upgrade;  ///< Protocol to switch to; empty: an ordinary request.
+  int body_fd = -1;     ///< Read to its end and sent instead of `body`.
+  int cancel_fd = -1;   ///< Once it is readable, the exchange ends with Cancelled.
+  /// How long the daemon may be silent; -1: as long as it likes.
+  int silence_ms_max = base::limits::cli_answer_timeout_ms;
 };
 
 /// Bytes of a response's body as they arrive. Returning an error ends the exchange with it.
@@ -35,7 +40,7 @@ class HttpClient {
   explicit HttpClient(std::string socket_path) : socket_path_(std::move(socket_path)) {}
 
   /// The whole body of a 2xx response. Other statuses become the error the daemon sent. Nobody at
-  /// the socket is NotFound, and says how to start the system.
+  /// the socket is NotFound, and says how to start the system. At most cli_answer_bytes_max bytes.
   base::Result<std::string> call(const Request& request) const;
 
   /// As `call`, for bodies without an end in sight.

@@ -1,0 +1,164 @@
+#include "cli/stack_files.h"
+
+#include <unistd.h>
+#include <map>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/names.h"
+#include "base/text.h"
+#include "cli/console.h"
+#include "spec/load.h"
+
+namespace cli {
+namespace {
+
+using base::ErrorCode;
+using base::Result;
+
+std::string variable(const Context& context, const char* name) {
+  const auto found = context.surroundings.environment.find(name);
+  return found == context.surroundings.environment.end() ? std::string() : found->second;
+}
+
+/// `-` is stdin, anything else a path.
+std::vector<std::string> absolute_paths(const Context& context,
+                                        const std::vector<std::string>& given) {
+  std::vector<std::string> paths;
+  for (const std::string& path : given)
+    paths.push_back(path == "-" ? path : absolute_path(context, path));
+  return paths;
+}
+
+std::vector<std::string> listed(const Context& context, const char* name, char separator) {
+  const std::string text = variable(context, name);
+  return text.empty() ? std::vector<std::string>() : base::split(text, separator);
+}
+
+Result<std::vector<std::string>> find_files(const Context& context, const Parsed& parsed) {
+  std::vector<std::string> given = parsed.all("file");
+  const std::string separator = variable(context, "COMPOSE_PATH_SEPARATOR");
+  if (given.empty())
+    given = listed(context, "COMPOSE_FILE", separator.size() == 1 ? separator[0] : ':');
+  if (!given.empty()) return absolute_paths(context, given);
+  const auto project_folder = parsed.value("project-directory");
+  const std::string folder = project_folder ? absolute_path(context, *project_folder)
+                                            : context.surroundings.working_directory;
+  std::vector<std::string> found = spec::discover(folder, base::path_exists);
+  if (found.empty())
+    return base::fail(ErrorCode::NotFound,
+                      "no stack file (compose.yaml, stack.yaml, stack.toml, …) in '{}' or above; "
+                      "name one with --file",
+                      folder);
+  return found;
+}
+
+Result<std::string> read_stdin() {
+  std::string text;
+  std::string buffer(64 * 1024, '\0');
+  while (const size_t count = TRY(base::read_some(STDIN_FILENO, buffer))) {
+    text.append(buffer, 0, count);
+    if (text.size() > base::limits::stack_file_bytes_max)
+      return base::fail(ErrorCode::InvalidArgument, "the stack at stdin is larger than {} bytes",
+                        base::limits::stack_file_bytes_max);
+  }
+  return text;
+}
+
+/// Texts of files by line, for the carets of diagnostics.
+class Sources {
+ public:
+  void add(const std::string& path, std::string text) { texts_[path] = std::move(text); }
+  std::string line(const std::string& path, uint32_t number) const {
+    const auto found = texts_.find(path);
+    if (found == texts_.end() || number == 0) return "";
+    std::string_view rest = found->second;
+    for (uint32_t i = 1; i < number; ++i) {
+      const size_t end = rest.find('\n');
+      if (end == std::string_view::npos) return "";
+      rest.remove_prefix(end + 1);
+    }
+    return std::string(rest.substr(0, rest.find('\n')));
+  }
+
+ private:
+  std::map<std::string, std::string> texts_;
+};
+
+std::string counted(size_t errors) {
+  return errors == 1 ? "1 error" : fmt::format("{} errors", errors);
+}
+
+}  // namespace
+
+std::vector<Flag> stack_file_flags() {
+  return {
+      {.name = "file",
+       .short_name = 'f',
+       .value = "FILE",
+       .help = "Stack file; several are merged; -: stdin"},
+      {.name = "project-name", .short_name = 'p', .value = "NAME", .help = "Name of the project"},
+      {.name = "project-directory", .value = "FOLDER", .help = "What relative paths start from"},
+      {.name = "env-file", .value = "FILE", .help = "Variables for the stack, instead of .env"},
+      {.name = "strict", .help = "What has no effect here is an error"},
+  };
+}
+
+Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
+  StackFiles result;
+  Sources sources;
+  spec::LoadOptions options;
+  options.files = TRY(find_files(context, parsed));
+  for (const std::string& file : options.files)
+    if (file == "-") {
+      options.stdin_text = TRY(read_stdin());
+      sources.add(file, options.stdin_text);
+    }
+  options.project_name = parsed.value("project-name");
+  if (const auto folder = parsed.value("project-directory"))
+    options.project_directory = absolute_path(context, *folder);
+  else if (options.files.front() == "-")
+    options.project_directory = context.surroundings.working_directory;
+  options.home_directory = context.surroundings.home_directory;
+  options.environment = context.surroundings.environment;
+  std::vector<std::string> env_files = parsed.all("env-file");
+  if (env_files.empty()) env_files = listed(context, "COMPOSE_ENV_FILES", ',');
+  options.env_files = absolute_paths(context, env_files);
+  options.strict = parsed.has("strict");
+  options.read_file = [&](const std::string& path) -> Result<std::string> {
+    result.read.insert(path);
+    std::string text = TRY(context.surroundings.read_file(path));
+    sources.add(path, text);
+    return text;
+  };
+  spec::Loaded loaded = spec::load(options);
+  for (const spec::Diagnostic& diagnostic : loaded.diagnostics) {
+    if (diagnostic.severity == spec::Severity::Error) ++result.errors;
+    tell(spec::render(diagnostic, [&](const std::string& file, uint32_t line) {
+      return sources.line(file, line);
+    }));
+  }
+  result.stack = std::move(loaded.stack);
+  return result;
+}
+
+Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed) {
+  StackFiles files = TRY(load_stack(context, parsed));
+  if (!files.stack)
+    return base::fail(ErrorCode::InvalidArgument, "the stack has {}; nothing was changed",
+                      counted(files.errors));
+  return std::move(*files.stack);
+}
+
+Result<std::optional<std::string>> given_project(const Context& context, const Parsed& parsed) {
+  std::string name = parsed.value("project-name").value_or("");
+  if (name.empty()) name = variable(context, "COMPOSE_PROJECT_NAME");
+  if (name.empty()) return std::nullopt;
+  TRY_DURING(base::check_project_name(name), "--project-name");
+  return name;
+}
+
+}  // namespace cli

@@ -1,0 +1,34 @@
+#pragma once
+/// Which stack files a command line means, and what is in them.
+
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/result.h"
+#include "cli/context.h"
+#include "spec/stack.h"
+
+namespace cli {
+
+/// --file, --project-name, --project-directory, --env-file, --strict.
+std::vector<Flag> stack_file_flags();
+
+struct StackFiles {
+  std::optional<spec::Stack> stack;  ///< Absent: there are errors, and they have been told.
+  size_t errors = 0;
+  std::set<std::string> read;  ///< Every file that was looked at, absolute: what to watch.
+};
+
+/// Reads and checks them; tells every diagnostic on stderr, each with its line. Fails only if there
+/// is no file to read.
+base::Result<StackFiles> load_stack(const Context& context, const Parsed& parsed);
+
+/// The same for commands that can do nothing without a stack.
+base::Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed);
+
+/// What `--project-name` or COMPOSE_PROJECT_NAME say; a stack's files are not needed then.
+base::Result<std::optional<std::string>> given_project(const Context& context,
+                                                       const Parsed& parsed);
+
+}  // namespace cli
