@@ -27,6 +27,7 @@ namespace limits = base::limits;
 constexpr std::string_view blob_folder = "blobs/sha256/";
 constexpr uint32_t members_max = 100'000;
 constexpr int links_followed_max = 8;
+constexpr uint64_t content_bytes_max = limits::layer_unpacked_bytes_max;  ///< All members together.
 constexpr const char* name_annotation = "io.containerd.image.name";
 constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
 
@@ -111,7 +112,7 @@ class Archive {
         return fail(ErrorCode::InvalidArgument, "'{}' is not named by a sha256 digest",
                     base::escape_controls(name));
     }
-    return take_content(name, expected, members);
+    return take_content(name, expected, static_cast<uint64_t>(entry.size), members);
   }
 
   Result<> take_document(const TarEntry& entry, TarReader& members, std::optional<json>& into) {
@@ -128,7 +129,7 @@ class Archive {
   }
 
   Result<> take_content(const std::string& name, const std::optional<std::string>& expected,
-                        TarReader& members);
+                        uint64_t size, TarReader& members);
 
   Result<Member> find(std::string name) const {
     for (int i = 0; i < links_followed_max; ++i) {
@@ -151,17 +152,28 @@ class Archive {
   std::map<std::string, Member> members_;
   std::map<std::string, std::string> links_;
   ArchiveContent content_;
+  uint64_t content_bytes_ = 0;
 };
 
 Result<> Archive::take_content(const std::string& name, const std::optional<std::string>& expected,
-                               TarReader& members) {
+                               uint64_t size, TarReader& members) {
+  if (size > content_bytes_max - content_bytes_)
+    return fail(ErrorCode::InvalidArgument, "the archive has more than {} MiB: '{}' goes over it",
+                content_bytes_max >> 20, base::escape_controls(name));
+  content_bytes_ += size;
+  uint64_t at = 0;
   std::string media_type = layer_media_type;
   bool first = true;
   PieceWriter writer = TRY(store_.begin_put());
   TRY(members.read_content([&](uint64_t offset, std::string_view bytes) -> Result<> {
+    if (offset != at)  // no tool writes them, and a small archive would fill the disk
+      return fail(ErrorCode::InvalidArgument, "'{}' has holes", base::escape_controls(name));
+    at += bytes.size();
     if (std::exchange(first, false)) media_type += compression_suffix(bytes);
     return writer.write_at(offset, bytes);
   }));
+  if (at != size)
+    return fail(ErrorCode::InvalidArgument, "'{}' ends too early", base::escape_controls(name));
   const Descriptor stored = TRY_DURING(store_.finish_put(std::move(writer), expected),
                                        "take '{}' from the archive", base::escape_controls(name));
   members_[name] = {.digest = stored.digest, .size = stored.size, .media_type = media_type};

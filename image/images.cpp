@@ -46,7 +46,7 @@ class StoredImages final : public Images {
   Result<> make_layers(const Manifest& manifest, const Config& config);
   Result<Loaded> take(const ArchiveSource& source);
   Result<uint64_t> collect_garbage(const std::set<std::string>& in_use);
-  void mark(const Descriptor& descriptor, std::set<std::string>& keep) const;
+  void mark(const std::string& first, std::set<std::string>& keep) const;
   Result<json> describe(const Variant& variant) const;
 
   const ImagesOptions options_;
@@ -124,7 +124,13 @@ Result<std::vector<reconciler::ImageSummary>> StoredImages::list() {
 
 Result<Loaded> StoredImages::load(const ArchiveSource& source) {
   const std::lock_guard lock(changing_);
-  return take(source);
+  store_->forget_new();
+  Result<Loaded> loaded = take(source);
+  // What no name leads to came for nothing: all of it after a failure, else members of no image.
+  std::set<std::string> named;
+  for (const auto& [name, descriptor] : store_->tags()) mark(descriptor.digest, named);
+  store_->discard_new(named);
+  return loaded;
 }
 
 Result<Loaded> StoredImages::take(const ArchiveSource& source) {
@@ -191,31 +197,38 @@ Result<json> StoredImages::inspect(const std::string& reference) {
 
 // ---- removing ----------------------------------------------------------------------------------
 
-/// Everything that `descriptor` leads to. What cannot be read leads nowhere, and is kept itself.
-void StoredImages::mark(const Descriptor& descriptor, std::set<std::string>& keep) const {
-  if (!keep.insert(descriptor.digest).second) return;
-  const auto document = store_->read(descriptor.digest, limits::manifest_bytes_max);
-  if (!document) return;
-  const auto parsed = base::parse_json(*document);
-  if (!parsed || !parsed->is_object()) return;
-  if (is_index(*parsed)) {
-    for (const json& one : parsed->at("manifests"))
-      if (const auto child = descriptor_from_json(one)) mark(*child, keep);
-    return;
+/// Everything that `first` leads to. What cannot be read leads nowhere, and is kept itself.
+void StoredImages::mark(const std::string& first, std::set<std::string>& keep) const {
+  std::vector<std::string> waiting{first};
+  // Not `keep`: one image may call a layer what for another is its manifest.
+  std::set<std::string> seen;
+  while (!waiting.empty()) {
+    const std::string digest = std::move(waiting.back());
+    waiting.pop_back();
+    if (!seen.insert(digest).second) continue;
+    keep.insert(digest);
+    const auto text = store_->read(digest, limits::manifest_bytes_max);
+    if (!text) continue;
+    const auto document = base::parse_json(*text);
+    if (!document || !document->is_object()) continue;
+    if (is_index(*document)) {
+      for (const json& one : document->at("manifests"))
+        if (const auto child = descriptor_from_json(one)) waiting.push_back(child->digest);
+      continue;
+    }
+    const auto manifest = manifest_from_json(*document);
+    if (!manifest) continue;
+    keep.insert(manifest->config.digest);
+    for (const Descriptor& layer : manifest->layers) keep.insert(layer.digest);
+    if (const auto config = read_config(*store_, manifest->config))
+      keep.insert(config->diff_ids.begin(), config->diff_ids.end());
   }
-  const auto manifest = manifest_from_json(*parsed);
-  if (!manifest) return;
-  keep.insert(manifest->config.digest);
-  for (const Descriptor& layer : manifest->layers) keep.insert(layer.digest);
-  if (const auto config = read_config(*store_, manifest->config))
-    keep.insert(config->diff_ids.begin(), config->diff_ids.end());
 }
 
 Result<uint64_t> StoredImages::collect_garbage(const std::set<std::string>& in_use) {
   std::set<std::string> keep;
-  for (const auto& [name, descriptor] : store_->tags()) mark(descriptor, keep);
-  for (const std::string& digest : in_use)
-    mark({.media_type = {}, .digest = digest, .size = 0}, keep);
+  for (const auto& [name, descriptor] : store_->tags()) mark(descriptor.digest, keep);
+  for (const std::string& digest : in_use) mark(digest, keep);
   return store_->sweep(keep);
 }
 

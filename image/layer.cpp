@@ -1,7 +1,10 @@
 #include "image/layer.h"
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
+
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -50,6 +53,11 @@ Result<> drain(const ByteSource& source) {
 Result<> make_layer(const Store& store, const Descriptor& layer, const std::string& diff_id) {
   if (base::path_exists(store.layer_path(diff_id))) return {};
   const base::UniqueFd blob = TRY(store.open_blob(layer.digest));
+  struct stat info {};
+  if (::fstat(blob.get(), &info) != 0) return base::fail_errno(errno, "look at the layer");
+  if (static_cast<uint64_t>(info.st_size) != layer.size)
+    return fail(ErrorCode::InvalidArgument, "layer {} has {} bytes where {} were announced",
+                layer.digest, info.st_size, layer.size);
   Sha256 compressed_hash;
   Sha256 content_hash;
   const ByteSource compressed = hashed(read_from(blob.get()), compressed_hash);

@@ -18,6 +18,9 @@ using base::Result;
 using nlohmann::json;
 namespace limits = base::limits;
 
+/// Of one image, in all its indexes: ones that list each other would be read without end.
+constexpr uint32_t documents_max = 1000;
+
 std::vector<std::string> texts(const json& object, const char* key) {
   std::vector<std::string> list;
   const auto found = object.find(key);
@@ -54,18 +57,51 @@ spec::HealthCheck health_check(const json& config) {
   return check;
 }
 
-Result<> collect_variants(const Store& store, const Descriptor& descriptor, const json& said,
-                          int depth, std::vector<Variant>& into) {
+/// What a document says it is must be what it was announced as and what it looks like: two readers
+/// who believe two of these would see two images.
+Result<> check_media_type(const json& document, const Descriptor& descriptor) {
+  if (!document.is_object()) return fail(ErrorCode::InvalidArgument, "a manifest is no object");
+  const std::string said = base::json_string_or(document, "mediaType", "");
+  if (said.empty()) return {};
+  if (!descriptor.media_type.empty() && said != descriptor.media_type)
+    return fail(ErrorCode::InvalidArgument, "{} was announced as '{}' and says it is '{}'",
+                descriptor.digest, base::escape_controls(descriptor.media_type),
+                base::escape_controls(said));
+  const bool says_index =
+      said.ends_with(".image.index.v1+json") || said.ends_with(".manifest.list.v2+json");
+  if (says_index == is_index(document)) return {};
+  return fail(ErrorCode::InvalidArgument, "{} says it is '{}' and is not", descriptor.digest,
+              base::escape_controls(said));
+}
+
+/// Walks from an index to its manifests.
+class VariantSearch {
+ public:
+  explicit VariantSearch(const Store& store) : store_(store) {}
+  Result<> visit(const Descriptor& descriptor, const json& said, int depth);
+  std::vector<Variant> take() { return std::move(found_); }
+
+ private:
+  const Store& store_;
+  std::vector<Variant> found_;
+  uint32_t documents_ = 0;
+};
+
+Result<> VariantSearch::visit(const Descriptor& descriptor, const json& said, int depth) {
   if (depth > limits::image_index_depth_max)
     return fail(ErrorCode::InvalidArgument, "the image's indexes are nested more than {} deep",
                 limits::image_index_depth_max);
-  if (!store.has(descriptor.digest)) return {};
-  const json document = TRY(read_json(store, descriptor, limits::manifest_bytes_max));
+  if (!store_.has(descriptor.digest)) return {};
+  if (++documents_ > documents_max)
+    return fail(ErrorCode::InvalidArgument, "the image's indexes list more than {} manifests",
+                documents_max);
+  const json document = TRY(read_json(store_, descriptor, limits::manifest_bytes_max));
+  TRY(check_media_type(document, descriptor));
   if (is_index(document)) {
     for (const json& one : document.at("manifests")) {
-      const auto platform = one.is_object() ? one.find("platform") : one.end();
-      TRY(collect_variants(store, TRY(descriptor_from_json(one)),
-                           platform != one.end() ? *platform : json(), depth + 1, into));
+      const Descriptor child = TRY(descriptor_from_json(one));
+      const auto platform = one.find("platform");
+      TRY(visit(child, platform != one.end() ? *platform : json(), depth + 1));
     }
     return {};
   }
@@ -75,11 +111,11 @@ Result<> collect_variants(const Store& store, const Descriptor& descriptor, cons
   variant.platform.variant = platform_text_or(said, "variant");
   if (variant.platform.architecture.empty()) {  // an index may leave it to the config
     const Manifest manifest = TRY(manifest_from_json(document));
-    const Config config = TRY(read_config(store, manifest.config));
+    const Config config = TRY(read_config(store_, manifest.config));
     variant.platform.os = config.os;
     variant.platform.architecture = config.runtime.architecture;
   }
-  into.push_back(std::move(variant));
+  found_.push_back(std::move(variant));
   return {};
 }
 
@@ -173,9 +209,9 @@ Result<Config> read_config(const Store& store, const Descriptor& descriptor) {
 }
 
 Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& descriptor) {
-  std::vector<Variant> variants;
-  TRY(collect_variants(store, descriptor, json(), 0, variants));
-  return variants;
+  VariantSearch search(store);
+  TRY(search.visit(descriptor, json(), 0));
+  return search.take();
 }
 
 Result<Variant> choose_variant(const Store& store, const std::string& reference,

@@ -41,6 +41,13 @@ Result<base::UniqueFd> take_lock(const std::string& path) {
   return base::fail_errno(errno, fmt::format("lock '{}'", path));
 }
 
+/// The digest that the name of a blob or of a layer's disk stands for.
+std::string digest_of_file(const fs::path& path) {
+  std::string name = path.filename();
+  if (name.ends_with(layer_suffix)) name.resize(name.size() - layer_suffix.size());
+  return "sha256:" + name;
+}
+
 json to_json(const std::string& reference, const Descriptor& descriptor) {
   return {{"mediaType", descriptor.media_type},
           {"digest", descriptor.digest},
@@ -79,6 +86,7 @@ Result<> Store::load_index() {
   if (manifests == index.end() || !manifests->is_array())
     return fail(ErrorCode::Io, "'{}' has no list of manifests; move it away and load again", path);
   for (const json& one : *manifests) {
+    if (!one.is_object()) continue;
     const json annotations = one.value("annotations", json::object());
     const std::string name = base::json_string_or(annotations, name_annotation, "");
     Descriptor descriptor{.media_type = base::json_string_or(one, "mediaType", ""),
@@ -123,6 +131,10 @@ Result<> Store::commit(Ingest file, const std::string& path) const {
   if (::rename(file.path_.c_str(), path.c_str()) != 0)
     return base::fail_errno(errno, fmt::format("rename to '{}'", path));
   file.fd_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    new_files_.push_back(path);
+  }
   return base::sync_directory(fs::path(path).parent_path());
 }
 
@@ -214,15 +226,25 @@ std::map<std::string, Descriptor> Store::tags() const {
   return tags_;
 }
 
+void Store::forget_new() {
+  const std::lock_guard lock(mutex_);
+  new_files_.clear();
+}
+
+void Store::discard_new(const std::set<std::string>& keep) {
+  const std::lock_guard lock(mutex_);
+  for (const std::string& path : new_files_)
+    if (!keep.contains(digest_of_file(path))) ::unlink(path.c_str());
+  new_files_.clear();
+}
+
 Result<uint64_t> Store::sweep(const std::set<std::string>& keep) {
   uint64_t freed = 0;
   for (const char* folder : {"/blobs/sha256", "/layers/sha256"}) {
     std::error_code error;
     for (fs::directory_iterator at(root_ + folder, error), end; !error && at != end;
          at.increment(error)) {
-      std::string name = at->path().filename();
-      if (name.ends_with(layer_suffix)) name.resize(name.size() - layer_suffix.size());
-      if (keep.contains("sha256:" + name)) continue;
+      if (keep.contains(digest_of_file(at->path()))) continue;
       struct stat info {};
       const bool known = ::stat(at->path().c_str(), &info) == 0;
       if (::unlink(at->path().c_str()) != 0)

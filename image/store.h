@@ -90,6 +90,10 @@ class Store {
   base::Result<> untag(const std::string& reference);
   std::map<std::string, Descriptor> tags() const;
 
+  /// From here on, what comes into the store is new.
+  void forget_new();
+  /// Deletes what is new and not in `keep`. What cannot be deleted stays for the next sweep().
+  void discard_new(const std::set<std::string>& keep);
   /// Deletes blobs and layers that are not in `keep` (digests of either); the bytes freed.
   base::Result<uint64_t> sweep(const std::set<std::string>& keep);
 
@@ -105,7 +109,8 @@ class Store {
   const std::string root_;
   const base::UniqueFd lock_;
   mutable std::mutex mutex_;
-  std::map<std::string, Descriptor> tags_;  ///< By full reference; guarded by mutex_.
+  std::map<std::string, Descriptor> tags_;      ///< By full reference; guarded by mutex_.
+  mutable std::vector<std::string> new_files_;  ///< Paths; guarded by mutex_.
 };
 
 }  // namespace image

@@ -92,7 +92,8 @@ void read_xattrs(archive_entry* entry, TarEntry& result) {
   const void* value = nullptr;
   size_t size = 0;
   while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK)
-    result.xattrs.emplace_back(name, std::string(static_cast<const char*>(value), size));
+    if (name != nullptr)
+      result.xattrs.emplace_back(name, std::string(static_cast<const char*>(value), size));
 }
 
 }  // namespace

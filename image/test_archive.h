@@ -1,8 +1,10 @@
 #pragma once
 /// Archives made in memory for tests: tar members, layers, OCI layouts and docker-save archives.
 
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -35,7 +37,9 @@ inline std::string tar(const std::vector<Member>& members) {
     put(100, fmt::format("{:07o}", member.mode));
     put(108, fmt::format("{:07o}", member.user));
     put(116, fmt::format("{:07o}", member.user));
-    put(124, fmt::format("{:011o}", member.type == '0' ? member.content.size() : 0));
+    // x and g carry PAX records, L a long name: they too have content.
+    const bool has_content = std::string_view("0xgL").find(member.type) != std::string_view::npos;
+    put(124, fmt::format("{:011o}", has_content ? member.content.size() : 0));
     put(136, fmt::format("{:011o}", 1'700'000'000));
     put(148, "        ");
     head[156] = member.type;
@@ -49,11 +53,23 @@ inline std::string tar(const std::vector<Member>& members) {
     for (const char c : head) sum += static_cast<unsigned char>(c);
     put(148, fmt::format("{:06o}", sum) + std::string("\0 ", 2));
     all += head;
-    if (member.type != '0') continue;
+    if (!has_content) continue;
     all += member.content;
     all.resize((all.size() + 511) / 512 * 512);
   }
   return all + std::string(1024, '\0');
+}
+
+/// PAX records for the member that follows: `{"path", "x"}` becomes `9 path=x\n`.
+inline Member pax(const std::vector<std::pair<std::string, std::string>>& records) {
+  Member member{.name = "PaxHeaders/x", .content = {}, .type = 'x'};
+  for (const auto& [key, value] : records) {
+    const size_t rest = key.size() + value.size() + 3;
+    size_t size = rest + 1;
+    while (std::to_string(size).size() + rest != size) ++size;
+    member.content += fmt::format("{} {}={}\n", size, key, value);
+  }
+  return member;
 }
 
 /// One image of one architecture.
@@ -62,6 +78,10 @@ struct TestImage {
   nlohmann::json config = nlohmann::json::object();
   std::string architecture = "amd64";
   std::string name = "localhost/test:1";
+  /// How the OCI form holds a layer.
+  std::function<std::string(const std::string&)> packed = [](const std::string& layer) {
+    return layer;
+  };
 
   std::string config_text() const {
     nlohmann::json document = {
@@ -82,10 +102,12 @@ struct TestImage {
                                  {"digest", image::digest_of(text)},
                                  {"size", text.size()}}},
                                {"layers", nlohmann::json::array()}};
-    for (const std::string& layer : layers)
+    for (const std::string& layer : layers) {
+      const std::string blob = packed(layer);
       document["layers"].push_back({{"mediaType", "application/vnd.oci.image.layer.v1.tar"},
-                                    {"digest", image::digest_of(layer)},
-                                    {"size", layer.size()}});
+                                    {"digest", image::digest_of(blob)},
+                                    {"size", blob.size()}});
+    }
     return document.dump();
   }
 };
@@ -101,7 +123,7 @@ inline std::vector<Member> oci_members(const TestImage& image) {
       {.name = "oci-layout", .content = R"({"imageLayoutVersion":"1.0.0"})"},
       blob(image.config_text()),
       blob(manifest)};
-  for (const std::string& layer : image.layers) members.push_back(blob(layer));
+  for (const std::string& layer : image.layers) members.push_back(blob(image.packed(layer)));
   const nlohmann::json index = {
       {"schemaVersion", 2},
       {"manifests",
