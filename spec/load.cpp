@@ -264,6 +264,7 @@ class Load {
       ServiceDraft& draft = drafts_.emplace_back();
       draft.name = node.key;
       draft.node = &node;
+      draft.has_image = node.find("image") != nullptr || node.find("build") != nullptr;
       if (const auto valid = base::check_name("service", node.key); !valid)
         reporter_.error(node.key_place, fmt::format("services.{}", node.key), "is no service name",
                         valid.error().to_string());

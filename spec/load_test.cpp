@@ -1,0 +1,159 @@
+#include "spec/load.h"
+
+#include <set>
+
+#include <doctest/doctest.h>
+
+#include "base/file.h"
+
+namespace {
+
+using spec::Loaded;
+using spec::LoadOptions;
+using Files = std::map<std::string, std::string>;
+
+Loaded load(const Files& files, LoadOptions options = {}) {
+  if (options.files.empty()) options.files = {"/p/shop/compose.yaml"};
+  options.home_directory = "/home/me";
+  options.read_file = [files](const std::string& path) -> base::Result<std::string> {
+    const auto found = files.find(path);
+    if (found == files.end()) return base::fail(base::ErrorCode::NotFound, "no file '{}'", path);
+    return found->second;
+  };
+  return spec::load(options);
+}
+
+Loaded load_one(const std::string& text) { return load({{"/p/shop/compose.yaml", text}}); }
+
+/// Every error, one a line, with where it is.
+std::string errors_of(const Loaded& loaded) {
+  std::string all;
+  for (const spec::Diagnostic& one : loaded.diagnostics)
+    if (one.severity == spec::Severity::Error)
+      all += fmt::format("{}:{} {}: {}\n", one.position.line, one.position.column, one.address,
+                         one.summary);
+  return all;
+}
+
+spec::Stack stack_of(const Loaded& loaded) {
+  REQUIRE_MESSAGE(loaded.stack, errors_of(loaded));
+  return *loaded.stack;
+}
+
+}  // namespace
+
+TEST_CASE("the hello example is read as it is meant") {
+  const std::string path = CONTAINER_SOURCE_DIR "/examples/stacks/hello/compose.yaml";
+  LoadOptions options;
+  options.files = {path};
+  const spec::Stack stack =
+      stack_of(load({{path, base::read_file(path, 1u << 20).value()}}, options));
+  CHECK(stack.name == "hello");
+  REQUIRE(stack.services.size() == 2);
+  const spec::Service& web = stack.services.at("web");
+  CHECK(web.image == "localhost/hello:1");
+  REQUIRE(web.ports.size() == 1);
+  CHECK(web.ports[0].host_ip == "127.0.0.1");
+  CHECK(web.ports[0].published == 8080);
+  CHECK(web.ports[0].target == 80);
+  REQUIRE(web.volumes.size() == 1);
+  CHECK(web.volumes[0].source == CONTAINER_SOURCE_DIR "/examples/stacks/hello/www");
+  CHECK(web.volumes[0].read_only);
+  CHECK(web.healthcheck->interval_ns == 2'000'000'000);
+  const spec::Service& visitor = stack.services.at("visitor");
+  CHECK(visitor.depends_on.at("web").condition == spec::DependencyCondition::Healthy);
+  CHECK(visitor.restart.condition == spec::RestartCondition::OnFailure);
+  CHECK(visitor.networks.contains("default"));
+  CHECK(stack.networks.at("default").name == "hello_default");
+}
+
+TEST_CASE("a service needs an image, and one mistake does not hide another") {
+  const Loaded loaded = load_one(
+      "services:\n"
+      "  web:\n"
+      "    ports: [\"80:web\"]\n"
+      "  db:\n"
+      "    image: postgres\n"
+      "    depends_on: [cache]\n"
+      "    restrat: always\n");
+  const std::string errors = errors_of(loaded);
+  CHECK_FALSE(loaded.stack);
+  CHECK(errors.find("2:3 services.web: has no image") != std::string::npos);
+  CHECK(errors.find("services.web.ports") != std::string::npos);
+  CHECK(errors.find("services.db.depends_on") != std::string::npos);
+  CHECK(errors.find("7:5 services.db.restrat") != std::string::npos);
+}
+
+TEST_CASE("a later file is laid over an earlier one") {
+  LoadOptions options;
+  options.files = {"/p/shop/a.yaml", "/p/shop/b.yaml"};
+  const spec::Stack stack =
+      stack_of(load({{"/p/shop/a.yaml", "services: {web: {image: a, environment: {X: 1, Y: 2}}}"},
+                     {"/p/shop/b.yaml", "services: {web: {image: b, environment: [Y=3, Z=4]}}"}},
+                    options));
+  const spec::Service& web = stack.services.at("web");
+  CHECK(web.image == "b");
+  CHECK(web.environment.at("X") == "1");
+  CHECK(web.environment.at("Y") == "3");
+  CHECK(web.environment.at("Z") == "4");
+}
+
+TEST_CASE("variables come from the caller before the .env file, env_file before neither") {
+  LoadOptions options;
+  options.environment = {{"TAG", "caller"}};
+  const spec::Stack stack = stack_of(
+      load({{"/p/shop/compose.yaml",
+             "services: {web: {image: \"x:${TAG}-${OTHER:-none}-${FROM_FILE}\", env_file: web.env,"
+             " environment: {A: own}}}"},
+            {"/p/shop/.env", "TAG=file\nFROM_FILE=env\n"},
+            {"/p/shop/web.env", "A=file\nB='quoted value'\n"}},
+           options));
+  const spec::Service& web = stack.services.at("web");
+  CHECK(web.image == "x:caller-none-env");
+  CHECK(web.environment.at("A") == "own");
+  CHECK(web.environment.at("B") == "quoted value");
+}
+
+TEST_CASE("the project is named by the caller, the file or the folder") {
+  LoadOptions options;
+  CHECK(stack_of(load_one("services: {a: {image: x}}")).name == "shop");
+  CHECK(stack_of(load_one("name: mine\nservices: {a: {image: x}}")).name == "mine");
+  options.project_name = "given";
+  CHECK(stack_of(load({{"/p/shop/compose.yaml", "services: {a: {image: x}}"}}, options)).name ==
+        "given");
+}
+
+TEST_CASE("TOML says the same as YAML") {
+  LoadOptions options;
+  options.files = {"/p/shop/stack.toml"};
+  const spec::Stack stack = stack_of(
+      load({{"/p/shop/stack.toml",
+             "[services.web]\nimage = \"x\"\nports = [\"8080:80\"]\ncommand = [\"run\"]\n"}},
+           options));
+  CHECK(stack.services.at("web").ports[0].published == 8080);
+  CHECK(stack.services.at("web").command == std::vector<std::string>{"run"});
+}
+
+TEST_CASE("what cannot be read is a problem with a place, never a crash") {
+  for (const char* text :
+       {"", "services:", "services: []", "- a", "a: b: c", "\t", "services: {a: 1}",
+        "services: {a: {image: [1]}}", "services: &a {b: *a}", "\xff\xfe",
+        "services: {a: {image: x, ports: 80}}"}) {
+    const Loaded loaded = load_one(text);
+    CHECK_MESSAGE(!loaded.stack, text);
+    CHECK_MESSAGE(!loaded.diagnostics.empty(), text);
+  }
+  CHECK_FALSE(load({}).stack);
+}
+
+TEST_CASE("the stack file is looked for here, then above, with its override beside it") {
+  const auto find = [](const std::set<std::string>& present, const std::string& folder) {
+    return spec::discover(folder, [&](const std::string& path) { return present.contains(path); });
+  };
+  CHECK(find({"/a/compose.yaml", "/a/compose.override.yaml"}, "/a/b/c") ==
+        std::vector<std::string>{"/a/compose.yaml", "/a/compose.override.yaml"});
+  CHECK(find({"/a/b/docker-compose.yml", "/a/compose.yaml"}, "/a/b") ==
+        std::vector<std::string>{"/a/b/docker-compose.yml"});
+  CHECK(find({"/a/stack.toml"}, "/a") == std::vector<std::string>{"/a/stack.toml"});
+  CHECK(find({}, "/a/b").empty());
+}
