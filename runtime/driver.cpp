@@ -89,7 +89,7 @@ class Driver final : public RuntimeDriver {
   qemu::Shape shape_of(const StartRequest& request) const;
   std::optional<uint32_t> free_uid() const;
   Result<VmPtr> boot(const StartRequest& request, const ContainerPtr& container);
-  Result<> serve_files(const StartRequest& request, const std::string& socket);
+  Result<base::ProcessIdentity> serve_files(const StartRequest& request, const std::string& folder);
   Result<VmPtr> take_over(qemu::VmState state, qemu::Machine machine,
                           const ContainerPtr& container);
   void adopt_one(const std::string& id);
@@ -282,9 +282,11 @@ Result<> Driver::start(const StartRequest& request) {
   };
   if (!booted) return undo(booted.error());
   const VmPtr& vm = *booted;
-  if (!request.setup.shares.empty())
-    if (const Result<> served = serve_files(request, folders_.vm(id)); !served)
-      return undo(served.error());
+  if (!request.setup.shares.empty()) {
+    const Result<base::ProcessIdentity> served = serve_files(request, folders_.vm(id));
+    if (!served) return undo(served.error());
+    vm->set_file_server(*served);
+  }
   if (const Result<> up = vm->await_agent(Deadline::in_ms(limits::vm_boot_timeout_ms)); !up)
     return undo(up.error());
   if (const Result<> set = vm->configure(config); !set) return undo(set.error());
@@ -298,7 +300,8 @@ Result<> Driver::start(const StartRequest& request) {
 }
 
 /// One file server for the machine, which lives as long as the machine holds its end.
-Result<> Driver::serve_files(const StartRequest& request, const std::string& folder) {
+Result<base::ProcessIdentity> Driver::serve_files(const StartRequest& request,
+                                                  const std::string& folder) {
   nlohmann::json shares = nlohmann::json::array();
   for (size_t i = 0; i < request.setup.shares.size(); ++i) {
     const reconciler::ShareSource& share = request.setup.shares[i];
@@ -312,11 +315,10 @@ Result<> Driver::serve_files(const StartRequest& request, const std::string& fol
   const base::UniqueFd socket = TRY(base::connect_unix(qemu::Sockets{folder}.files()));
   const base::UniqueFd log =
       TRY(base::open_file(folder + "/files.log", O_WRONLY | O_CREAT | O_APPEND));
-  TRY(base::spawn({.arguments = {options_.programs + "/container-files", "--socket-fd", "3",
-                                 "--config-fd", "4"},
-                   .environment = {"LC_ALL=C"},
-                   .descriptors = {{socket.get(), 3}, {config.get(), 4}, {log.get(), 2}}}));
-  return {};
+  return base::spawn({.arguments = {options_.programs + "/container-files", "--socket-fd", "3",
+                                    "--config-fd", "4"},
+                      .environment = {"LC_ALL=C"},
+                      .descriptors = {{socket.get(), 3}, {config.get(), 4}, {log.get(), 2}}});
 }
 
 // ---- stopping ----------------------------------------------------------------------------------

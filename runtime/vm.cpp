@@ -362,6 +362,11 @@ void Vm::destroy() {
   (void)base::await_process(parts_.pidfd.get(), parts_.state.process.pid,
                             Deadline::in_ms(limits::vm_exit_timeout_ms));
   agent_->close("its virtual machine has been ended");
+  if (!file_server_) return;
+  // It ends by itself, now that its machine has closed the stream.
+  if (const auto pidfd = base::open_process(*file_server_))
+    (void)base::await_process(pidfd->get(), file_server_->pid,
+                              Deadline::in_ms(limits::vm_exit_timeout_ms));
 }
 
 ExitStatus Vm::exit_status() const {

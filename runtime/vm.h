@@ -55,6 +55,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   base::Result<> await_agent(const base::Deadline& deadline);
   /// Makes the guest a container and starts its main process.
   base::Result<> configure(const guest::ContainerConfig& config);
+  /// Serves the machine's shared folders; ends with it, and is reaped then.
+  void set_file_server(base::ProcessIdentity process) { file_server_ = std::move(process); }
   /// From here on output is stored and the end is reported.
   void keep();
   /// Ends our part; the machine runs on.
@@ -103,8 +105,9 @@ class Vm : public std::enable_shared_from_this<Vm> {
   IoLoop& loop_;
   VmParts parts_;
   std::shared_ptr<AgentClient> agent_;
-  std::unique_ptr<LoopWatch> process_watch_;  // loop thread only
-  std::unique_ptr<LoopWatch> console_watch_;  // loop thread only
+  std::unique_ptr<LoopWatch> process_watch_;          // loop thread only
+  std::unique_ptr<LoopWatch> console_watch_;          // loop thread only
+  std::optional<base::ProcessIdentity> file_server_;  ///< Only if we started it.
   std::thread keeper_;
   std::thread pump_;
   uint64_t stored_bytes_ = 0;        // pump only
