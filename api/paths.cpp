@@ -71,9 +71,11 @@ struct Installed {
 
 /// The folder of the kernel that belongs to programs in `programs` below `root`.
 std::string guest_folder(const path& root, const path& programs) {
-  for (const path& folder : {programs / "guest", root / "guest", programs})
+  const path beside = programs.parent_path();
+  for (const path& folder : {programs / "guest", root / "guest", programs, beside / "guest",
+                             beside.parent_path() / "share" / "container"})
     if (base::path_exists((folder / "vmlinux").string())) return folder.string();
-  return (programs / "guest").string();
+  return (beside / "guest").string();
 }
 
 /// Looks below `root` in the shapes of an installation and of a build tree.

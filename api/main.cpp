@@ -1,0 +1,219 @@
+/// `container-apiserver`: the daemon of one system.
+///
+///   container-apiserver [--foreground] [--debug]
+///
+/// Ends on SIGTERM and SIGINT; virtual machines and networks run on and are taken over by the next
+/// one. `--foreground` logs to stderr.
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include "api/lock.h"
+#include "api/paths.h"
+#include "api/service.h"
+#include "api/store.h"
+#include "api/wire.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/uv.h"
+#include "network/driver.h"
+#include "reconciler/uv_workers.h"
+#include "runtime/driver.h"
+
+namespace {
+
+using base::ErrorCode;
+using base::Result;
+
+constexpr const char* version = "0.1.0";
+/// Blocking steps side by side; libuv reads it at the first use of its pool.
+constexpr const char* worker_threads = "24";
+/// Arenas of malloc: each connection's thread would otherwise get one of its own.
+constexpr int malloc_arenas = 2;
+
+struct Options {
+  bool foreground = false;
+  bool debug = false;
+};
+
+Result<Options> parse(int count, char** values) {
+  Options options;
+  for (int i = 1; i < count; ++i) {
+    if (std::strcmp(values[i], "--foreground") == 0)
+      options.foreground = true;
+    else if (std::strcmp(values[i], "--debug") == 0)
+      options.debug = true;
+    else
+      return base::fail(ErrorCode::InvalidArgument,
+                        "usage: container-apiserver [--foreground] [--debug]");
+  }
+  return options;
+}
+
+/// Everything the daemon is made of, in the order it is made.
+class Daemon {
+ public:
+  explicit Daemon(api::Paths paths) : paths_(std::move(paths)) {}
+
+  Result<> open() {
+    TRY(base::make_directories(paths_.app_root));
+    TRY(base::make_directories(paths_.run_root));
+    lock_ = TRY(api::lock_app_root(paths_.app_root));
+    store_ = TRY_DURING(api::SqliteStore::open({.path = paths_.state_file()}), "open the state");
+    for (const std::string& note : store_->notes()) spdlog::warn("{}", note);
+    images_ = TRY_DURING(image::Images::open({.root = paths_.app_root + "/images"}),
+                         "open the image store");
+    network_ = TRY(network::NetworkDriver::create({.run_root = paths_.run_root + "/networks",
+                                                   .state_root = paths_.app_root + "/networks",
+                                                   .programs = paths_.programs,
+                                                   .log_root = paths_.log_root,
+                                                   .domain = ""}));
+    const char* accelerator = std::getenv("CONTAINER_ACCELERATOR");
+    runtime_ = TRY(
+        runtime::RuntimeDriver::open({.app_root = paths_.app_root,
+                                      .run_root = paths_.run_root,
+                                      .programs = paths_.programs,
+                                      .guest = paths_.guest,
+                                      .epoch = store_->epoch(),
+                                      .accelerator = accelerator != nullptr ? accelerator : ""}));
+    if (::uv_loop_init(&loop_) != 0) return base::fail(ErrorCode::Io, "cannot make an event loop");
+    workers_ = TRY(reconciler::UvWorkers::create(&loop_));
+    return {};
+  }
+
+  /// Until a signal, a request to stop, or a failure to start.
+  Result<> run() {
+    reconciler_ = std::make_unique<reconciler::Reconciler>(ports());
+    TRY(watch_signals());
+    const runtime::AcceleratorInfo accelerator = runtime_->accelerator();
+    spdlog::info("machines run under {}: {}", accelerator.name, accelerator.reason);
+    service_ =
+        std::make_unique<api::Service>(ports(), *images_, *reconciler_,
+                                       api::SystemFacts{.app_root = paths_.app_root,
+                                                        .install_root = paths_.programs,
+                                                        .log_root = paths_.log_root,
+                                                        .version = version,
+                                                        .accelerator = accelerator.name,
+                                                        .accelerator_reason = accelerator.reason,
+                                                        .epoch = store_->epoch()},
+                                       [this] { stop(); });
+    reconciler_->on_notice(
+        [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });
+    reconciler_->start([this](const Result<>& ready) {
+      outcome_ = ready ? serve() : ready;
+      if (!outcome_) stop();
+    });
+    ::uv_run(&loop_, UV_RUN_DEFAULT);
+    close();
+    return outcome_;
+  }
+
+ private:
+  reconciler::Ports ports() { return {*runtime_, *network_, *images_, *store_, *workers_}; }
+
+  Result<> serve() {
+    base::UniqueFd listener = TRY(base::listen_unix(paths_.api_socket()));
+    server_ = TRY(api::HttpServer::start(std::move(listener), service_->routes(),
+                                         {.protocol = std::string(api::upgrade_protocol)}));
+    spdlog::info("ready, serving {}", paths_.api_socket());
+    return {};
+  }
+
+  Result<> watch_signals() {
+    for (const int number : {SIGTERM, SIGINT}) {
+      auto handle = TRY(base::make_handle<uv_signal_t>(
+          [&](uv_signal_t* made) { return ::uv_signal_init(&loop_, made); }));
+      handle->data = this;
+      ::uv_signal_start(
+          handle.get(),
+          [](uv_signal_t* signal, int) {
+            if (auto* self = static_cast<Daemon*>(signal->data)) self->stop();
+          },
+          number);
+      signals_.push_back(std::move(handle));
+    }
+    return {};
+  }
+
+  /// On the loop. Machines run on.
+  void stop() {
+    if (stopping_) return;
+    stopping_ = true;
+    spdlog::info("stopping");
+    ::unlink(paths_.api_socket().c_str());
+    reconciler_->stop([this] {
+      signals_.clear();
+      ::uv_stop(&loop_);
+    });
+  }
+
+  /// Connections may wait for the loop, which turns no more: the server ends beside it.
+  void close() {
+    std::thread closing([this] {
+      server_.reset();
+      workers_->post([this] { ::uv_stop(&loop_); });
+    });
+    ::uv_run(&loop_, UV_RUN_DEFAULT);
+    closing.join();
+    reconciler_.reset();
+    service_.reset();
+    workers_.reset();
+    runtime_.reset();
+    network_.reset();
+    while (::uv_run(&loop_, UV_RUN_NOWAIT) != 0) {
+    }
+    ::uv_loop_close(&loop_);
+  }
+
+  const api::Paths paths_;
+  base::UniqueFd lock_;
+  std::unique_ptr<api::SqliteStore> store_;
+  std::unique_ptr<image::Images> images_;
+  std::unique_ptr<network::NetworkDriver> network_;
+  std::unique_ptr<runtime::RuntimeDriver> runtime_;
+  uv_loop_t loop_{};
+  std::unique_ptr<reconciler::UvWorkers> workers_;
+  std::unique_ptr<reconciler::Reconciler> reconciler_;
+  std::unique_ptr<api::Service> service_;
+  std::unique_ptr<api::HttpServer> server_;
+  std::vector<base::UvHandle<uv_signal_t>> signals_;
+  Result<> outcome_;
+  bool stopping_ = false;
+};
+
+Result<> serve(const api::Paths& paths, const Options& options) {
+  TRY(base::make_directories(paths.log_root));
+  TRY(base::make_directories(paths.run_root));
+  base::start_log("container-apiserver", options.foreground ? "" : paths.daemon_log(),
+                  options.debug);
+  ::unlink(paths.start_message().c_str());
+  Daemon daemon(paths);
+  Result<> ended = daemon.open();
+  if (ended) ended = daemon.run();
+  if (ended) return {};
+  spdlog::error("{}", ended.error().to_string());
+  (void)base::write_file_atomically(paths.start_message(), ended.error().to_string() + "\n");
+  return ended;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  ::setenv("UV_THREADPOOL_SIZE", worker_threads, 0);
+  ::mallopt(M_ARENA_MAX, malloc_arenas);
+  std::signal(SIGPIPE, SIG_IGN);
+  const Result<Options> options = parse(count, values);
+  const Result<api::Paths> paths = api::find_paths();
+  if (!options || !paths) {
+    const base::Error& error = options ? paths.error() : options.error();
+    std::fprintf(stderr, "container-apiserver: %s\n", error.to_string().c_str());
+    return options ? 1 : 64;
+  }
+  return serve(*paths, *options) ? 0 : 1;
+}

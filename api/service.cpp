@@ -1,0 +1,428 @@
+#include "api/service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <thread>
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "api/wire.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/text.h"
+
+namespace api {
+
+using base::ErrorCode;
+using base::fail;
+using base::Result;
+using nlohmann::json;
+using reconciler::Progress;
+namespace limits = base::limits;
+
+namespace {
+
+json to_json(const reconciler::ImageSummary& image) {
+  return {{"reference", image.reference},       {"digest", image.digest},
+          {"created", image.created},           {"os", image.os},
+          {"architecture", image.architecture}, {"size_bytes", image.size_bytes}};
+}
+
+const char* kind_name(reconciler::ContainerNotice::Kind kind) {
+  switch (kind) {
+    case reconciler::ContainerNotice::Kind::Created: return "created";
+    case reconciler::ContainerNotice::Kind::Started: return "started";
+    case reconciler::ContainerNotice::Kind::Exited: return "exited";
+    case reconciler::ContainerNotice::Kind::Restarting: return "restarting";
+    case reconciler::ContainerNotice::Kind::Health: return "health";
+    case reconciler::ContainerNotice::Kind::Removed: return "removed";
+  }
+  return "unknown";
+}
+
+/// Empty for what the wire does not carry.
+std::string kind_name(Progress::Kind kind) {
+  switch (kind) {
+    case Progress::Kind::StepStarted: return "step-started";
+    case Progress::Kind::StepDone: return "step-done";
+    case Progress::Kind::StepFailed: return "step-failed";
+    case Progress::Kind::StepSkipped: return "step-skipped";
+    case Progress::Kind::PlanStarted:
+    case Progress::Kind::PlanFinished: break;
+  }
+  return "";
+}
+
+bool is_running(const planner::ContainerRecord& record) {
+  return record.phase == planner::Phase::Running || record.phase == planner::Phase::Unknown;
+}
+
+Result<json> body_of(const HttpRequest& request) {
+  if (request.body.empty()) return json::object();
+  json body = TRY(base::parse_json(request.body));
+  if (!body.is_object()) return fail(ErrorCode::InvalidArgument, "the request is no JSON object");
+  return body;
+}
+
+std::string line_of(const json& value) { return base::dump_json(value) + "\n"; }
+
+}  // namespace
+
+Service::Service(reconciler::Ports ports, image::Images& images, reconciler::Reconciler& reconciler,
+                 SystemFacts facts, std::function<void()> exit)
+    : ports_(ports),
+      images_(images),
+      reconciler_(reconciler),
+      facts_(std::move(facts)),
+      exit_(std::move(exit)) {}
+
+std::vector<Route> Service::routes() {
+  const auto bound = [this](Reply (Service::*handler)(const HttpRequest&)) {
+    return [this, handler](const HttpRequest& request) { return (this->*handler)(request); };
+  };
+  const auto route = [&](const char* method, const char* pattern,
+                         Reply (Service::*handler)(const HttpRequest&)) {
+    return Route{.method = method, .pattern = pattern, .handler = bound(handler), .upload = {}};
+  };
+  std::vector<Route> table{
+      route("GET", "/v1/ping", &Service::system),
+      route("GET", "/v1/system", &Service::system),
+      route("POST", "/v1/system/stop", &Service::stop_system),
+      route("GET", "/v1/containers", &Service::containers),
+      route("GET", "/v1/containers/*", &Service::container),
+      route("GET", "/v1/containers/*/logs", &Service::logs),
+      route("POST", "/v1/containers/*/attach", &Service::attach),
+      route("POST", "/v1/containers/*/exec", &Service::exec),
+      route("GET", "/v1/networks", &Service::networks),
+      route("GET", "/v1/volumes", &Service::volumes),
+      route("GET", "/v1/images", &Service::images),
+      route("GET", "/v1/images/inspect", &Service::inspect_image),
+      route("DELETE", "/v1/images", &Service::remove_image),
+      route("POST", "/v1/plan", &Service::plan),
+      route("POST", "/v1/apply", &Service::apply),
+      route("GET", "/v1/notices", &Service::notices),
+  };
+  table.push_back({.method = "POST",
+                   .pattern = "/v1/images/load",
+                   .handler = {},
+                   .upload = [this](const HttpRequest& request, ByteStream& body) {
+                     return load_image(request, body);
+                   }});
+  return table;
+}
+
+// ---- the loop ----------------------------------------------------------------------------------
+
+Result<> Service::on_loop(const std::function<void()>& call) {
+  struct Wait {
+    std::mutex mutex;
+    std::condition_variable done;
+    bool finished = false;
+    bool given_up = false;
+  };
+  const auto wait = std::make_shared<Wait>();
+  ports_.workers.post([wait, call] {
+    const std::lock_guard lock(wait->mutex);
+    if (wait->given_up) return;  // what `call` refers to is gone
+    call();
+    wait->finished = true;
+    wait->done.notify_all();
+  });
+  std::unique_lock lock(wait->mutex);
+  if (wait->done.wait_for(lock, std::chrono::milliseconds(limits::api_loop_call_timeout_ms),
+                          [&] { return wait->finished; }))
+    return {};
+  wait->given_up = true;
+  return fail(ErrorCode::Timeout, "the daemon is too busy to answer; try again");
+}
+
+Result<planner::Snapshot> Service::snapshot() {
+  planner::Snapshot snapshot;
+  TRY(on_loop([&] { snapshot = reconciler_.snapshot(); }));
+  return snapshot;
+}
+
+Result<planner::Snapshot> Service::snapshot_for(const Command& command) {
+  planner::Snapshot actual = TRY(snapshot());
+  for (const std::string& reference : image_references(command))
+    if (Result<std::string> digest = images_.digest_of(reference))
+      actual.image_digests.emplace(reference, std::move(*digest));
+  return actual;
+}
+
+// ---- what there is -----------------------------------------------------------------------------
+
+Service::Reply Service::system(const HttpRequest&) {
+  return json_reply({{"status", "running"},
+                     {"version", facts_.version},
+                     {"pid", ::getpid()},
+                     {"epoch", facts_.epoch},
+                     {"appRoot", facts_.app_root},
+                     {"installRoot", facts_.install_root},
+                     {"logRoot", facts_.log_root},
+                     {"apiServerVersion", facts_.version},
+                     {"apiServerAppName", "container-apiserver"},
+                     {"accelerator", facts_.accelerator},
+                     {"acceleratorReason", facts_.accelerator_reason}});
+}
+
+Service::Reply Service::containers(const HttpRequest& request) {
+  const planner::Snapshot actual = TRY(snapshot());
+  json list = json::array();
+  for (const auto& [id, record] : actual.containers)
+    if (request.flag("all") || is_running(record)) list.push_back(planner::to_json(record));
+  return json_reply(list);
+}
+
+Service::Reply Service::container(const HttpRequest& request) {
+  const planner::Snapshot actual = TRY(snapshot());
+  const auto found = actual.containers.find(request.segments.at(0));
+  if (found == actual.containers.end())
+    return fail(ErrorCode::NotFound, "container '{}' does not exist",
+                base::escape_controls(request.segments.at(0)));
+  return json_reply(planner::to_json(found->second));
+}
+
+Service::Reply Service::networks(const HttpRequest&) {
+  const planner::Snapshot actual = TRY(snapshot());
+  json list = json::array();
+  for (const auto& [name, record] : actual.networks) list.push_back(planner::to_json(record));
+  return json_reply(list);
+}
+
+Service::Reply Service::volumes(const HttpRequest&) {
+  const planner::Snapshot actual = TRY(snapshot());
+  json list = json::array();
+  for (const auto& [name, record] : actual.volumes) list.push_back(planner::to_json(record));
+  return json_reply(list);
+}
+
+// ---- images ------------------------------------------------------------------------------------
+
+Service::Reply Service::images(const HttpRequest&) {
+  json list = json::array();
+  for (const reconciler::ImageSummary& image : TRY(images_.list())) list.push_back(to_json(image));
+  return json_reply(list);
+}
+
+Service::Reply Service::inspect_image(const HttpRequest& request) {
+  return json_reply(TRY(images_.inspect(request.parameter("reference"))));
+}
+
+Service::Reply Service::load_image(const HttpRequest&, ByteStream& body) {
+  const auto source = [&](char* buffer, size_t capacity) -> Result<size_t> {
+    return body.read({buffer, capacity}, -1);
+  };
+  const image::Loaded loaded = TRY(images_.load(source));
+  return json_reply({{"loaded", loaded.references}, {"notes", loaded.notes}});
+}
+
+Service::Reply Service::remove_image(const HttpRequest& request) {
+  std::set<std::string> in_use;
+  for (const auto& [id, record] : TRY(snapshot()).containers) in_use.insert(record.image_digest);
+  const image::Removed removed =
+      TRY(images_.remove(request.parameter("reference"), request.flag("force"), in_use));
+  return json_reply(
+      {{"deleted", removed.references}, {"reclaimed_bytes", removed.reclaimed_bytes}});
+}
+
+// ---- plans -------------------------------------------------------------------------------------
+
+Service::Reply Service::plan(const HttpRequest& request) {
+  const CommandRequest asked = TRY(command_from_json(TRY(body_of(request))));
+  return json_reply(
+      planner::to_json(TRY(make_plan(asked.command, TRY(snapshot_for(asked.command))))));
+}
+
+Service::Reply Service::apply(const HttpRequest& request) {
+  const json body = TRY(body_of(request));
+  Job job;
+  if (const auto saved = body.find("plan"); saved != body.end()) {
+    job.plan = TRY(planner::plan_from_json(*saved));
+    job.owner = base::json_string_or(body, "owner", "a saved plan");
+    job.wait_for_lock = base::json_bool_or(body, "wait_for_lock", true);
+    return run(std::move(job));
+  }
+  CommandRequest asked = TRY(command_from_json(body));
+  const planner::Snapshot actual = TRY(snapshot_for(asked.command));
+  job.plan = TRY(make_plan(asked.command, actual));
+  job.owner = asked.owner;
+  job.wait_for_lock = asked.wait_for_lock;
+  job.replan = [command = std::move(asked.command),
+                digests = actual.image_digests](const planner::Snapshot& now) {
+    planner::Snapshot with_images = now;
+    with_images.image_digests = digests;
+    return make_plan(command, with_images);
+  };
+  return run(std::move(job));
+}
+
+Service::Reply Service::stop_system(const HttpRequest& request) {
+  const json body = TRY(body_of(request));
+  StopCommand stop;
+  stop.chosen.all = true;
+  stop.grace_ms = TRY(read_milliseconds(body, "grace_ms"));
+  Job job;
+  job.plan = TRY(make_plan(stop, TRY(snapshot())));
+  job.owner = "system stop";
+  job.afterwards = exit_;
+  return run(std::move(job));
+}
+
+/// Lines as the plan is carried out. Whoever hangs up does not want what has not begun.
+Service::Reply Service::run(Job job) {
+  const std::shared_ptr<ByteStream> stream =
+      TRY(ByteStream::create(limits::api_event_stream_bytes_max));
+  stream->push(line_of({{"type", "plan"}, {"plan", planner::to_json(job.plan)}}));
+  reconciler::ApplyRequest request;
+  request.owner = job.owner;
+  request.wait_for_lock = job.wait_for_lock;
+  request.replan = std::move(job.replan);
+  request.progress = [this, stream, owner = job.owner](const Progress& progress) {
+    const std::string kind = kind_name(progress.kind);
+    if (!kind.empty())
+      stream->push(line_of({{"type", "progress"},
+                            {"kind", kind},
+                            {"step", progress.step.value},
+                            {"text", progress.text}}));
+    if (stream->closed()) reconciler_.cancel(owner);
+  };
+  request.finished = [stream, ids = container_ids(job.plan),
+                      afterwards = std::move(job.afterwards)](const Result<>& result) {
+    json line = {{"type", "result"}, {"success", result.has_value()}, {"ids", ids}};
+    if (!result) {
+      line["code"] = std::string(base::error_code_name(result.error().code()));
+      line["message"] = result.error().to_string();
+    }
+    stream->push(line_of(line));
+    stream->finish();
+    if (afterwards) afterwards();
+  };
+  request.plan = std::move(job.plan);
+  stream->on_close([this, owner = job.owner] {
+    ports_.workers.post([this, owner] { reconciler_.cancel(owner); });
+  });
+  ports_.workers.post(
+      [this, request = std::move(request)]() mutable { reconciler_.apply(std::move(request)); });
+  return HttpReply{.status = 200, .body = {}, .stream = stream, .upgrade = {}};
+}
+
+// ---- processes ---------------------------------------------------------------------------------
+
+Service::Reply Service::logs(const HttpRequest& request) {
+  const std::string id = request.segments.at(0);
+  reconciler::LogRequest wanted;
+  wanted.follow = request.flag("follow");
+  wanted.boot = request.flag("boot");
+  if (const std::string last = request.parameter("last"); !last.empty()) {
+    if (last.size() > 18 || last.find_first_not_of("0123456789") != std::string::npos)
+      return fail(ErrorCode::InvalidArgument, "'last' is a number of lines, not '{}'",
+                  base::escape_controls(last));
+    wanted.last_lines = std::stoull(last);
+  }
+  TRY(container(request));
+  const std::shared_ptr<ByteStream> stream =
+      TRY(ByteStream::create(limits::api_output_stream_bytes_max));
+  wanted.cancelled = [stream] { return stream->closed(); };
+  // Ends when the reader has everything or left; nobody needs to wait for it.
+  std::thread([this, id, wanted, stream] {
+    const Result<> copied = ports_.runtime.logs(id, wanted, [&](int which, std::string_view bytes) {
+      std::string frames;
+      append_frame(frames, which == 2 ? FrameKind::Stderr : FrameKind::Stdout, bytes);
+      return stream->write(frames);
+    });
+    if (!copied && copied.error().code() != ErrorCode::Cancelled) {
+      std::string frame;
+      append_frame(
+          frame, FrameKind::Failure,
+          base::dump_json({{"code", std::string(base::error_code_name(copied.error().code()))},
+                           {"message", copied.error().to_string()}}));
+      (void)stream->write(frame);
+    }
+    stream->finish();
+  }).detach();
+  return HttpReply{.status = 200, .body = {}, .stream = stream, .upgrade = {}};
+}
+
+namespace {
+
+HttpReply talk_to(std::unique_ptr<reconciler::ProcessSession> session) {
+  HttpReply reply;
+  // Copyable, as a std::function must be.
+  std::shared_ptr<reconciler::ProcessSession> shared = std::move(session);
+  reply.upgrade = [shared](int socket, std::string first_bytes) {
+    serve_process(socket, std::move(first_bytes), *shared);
+  };
+  return reply;
+}
+
+Result<reconciler::ExecRequest> read_exec(const json& body) {
+  reconciler::ExecRequest request;
+  for (const auto& [key, into] : {std::pair{"arguments", &request.arguments},
+                                  std::pair{"environment", &request.environment}}) {
+    const auto list = body.find(key);
+    if (list == body.end()) continue;
+    if (!list->is_array()) return fail(ErrorCode::InvalidArgument, "'{}' must be a list", key);
+    for (const json& one : *list) {
+      if (!one.is_string()) return fail(ErrorCode::InvalidArgument, "'{}' holds no text", key);
+      into->push_back(one.get<std::string>());
+    }
+  }
+  if (request.arguments.empty()) return fail(ErrorCode::InvalidArgument, "say what to run");
+  if (const std::string folder = base::json_string_or(body, "working_dir", ""); !folder.empty())
+    request.working_dir = folder;
+  if (const std::string user = base::json_string_or(body, "user", ""); !user.empty())
+    request.user = user;
+  request.terminal = base::json_bool_or(body, "terminal", false);
+  request.stdin_open = base::json_bool_or(body, "stdin_open", false);
+  const auto size = [&](const char* key, int64_t fallback) {
+    return static_cast<uint16_t>(
+        std::clamp<int64_t>(base::json_int_or(body, key, fallback), 1, UINT16_MAX));
+  };
+  request.rows = size("rows", 24);
+  request.columns = size("columns", 80);
+  return request;
+}
+
+}  // namespace
+
+Service::Reply Service::attach(const HttpRequest& request) {
+  return talk_to(TRY(ports_.runtime.attach(request.segments.at(0), request.flag("from_start"))));
+}
+
+Service::Reply Service::exec(const HttpRequest& request) {
+  const reconciler::ExecRequest wanted = TRY(read_exec(TRY(body_of(request))));
+  TRY(container(request));
+  return talk_to(TRY(ports_.runtime.exec(request.segments.at(0), wanted)));
+}
+
+// ---- notices -----------------------------------------------------------------------------------
+
+Service::Reply Service::notices(const HttpRequest& request) {
+  const std::shared_ptr<ByteStream> stream =
+      TRY(ByteStream::create(limits::api_event_stream_bytes_max));
+  stream->push(line_of({{"type", "ready"}}));
+  const std::lock_guard lock(mutex_);
+  listeners_.push_back({.stream = stream, .project = request.parameter("project")});
+  return HttpReply{.status = 200, .body = {}, .stream = stream, .upgrade = {}};
+}
+
+void Service::tell(const reconciler::ContainerNotice& notice) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(listeners_, [](const Listener& listener) {
+    const auto stream = listener.stream.lock();
+    return !stream || stream->closed();
+  });
+  if (listeners_.empty()) return;
+  const std::string line = line_of({{"type", kind_name(notice.kind)},
+                                    {"container", planner::to_json(notice.record)},
+                                    {"restart_in_ms", notice.restart_in_ms}});
+  for (const Listener& listener : listeners_)
+    if (listener.project.empty() || listener.project == notice.record.project)
+      if (const auto stream = listener.stream.lock()) stream->push(line);
+}
+
+}  // namespace api

@@ -1,0 +1,93 @@
+#pragma once
+/// What the daemon answers: api/wire.h's routes over the reconciler and the drivers.
+///
+/// Handlers run on their connections' threads; whatever touches the reconciler is carried out on
+/// its loop (`on_loop`).
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "api/byte_stream.h"
+#include "api/commands.h"
+#include "api/http_server.h"
+#include "image/images.h"
+#include "reconciler/reconciler.h"
+
+namespace api {
+
+/// Facts about this daemon that do not change.
+struct SystemFacts {
+  std::string app_root;
+  std::string install_root;
+  std::string log_root;
+  std::string version;
+  std::string accelerator;
+  std::string accelerator_reason;
+  uint64_t epoch = 0;
+};
+
+class Service {
+ public:
+  Service(reconciler::Ports ports, image::Images& images, reconciler::Reconciler& reconciler,
+          SystemFacts facts, std::function<void()> exit);
+
+  std::vector<Route> routes();
+  /// On the loop: hand this to Reconciler::on_notice.
+  void tell(const reconciler::ContainerNotice& notice);
+
+ private:
+  using Reply = base::Result<HttpReply>;
+  base::Result<> on_loop(const std::function<void()>& call);
+  base::Result<planner::Snapshot> snapshot();
+  base::Result<planner::Snapshot> snapshot_for(const Command& command);
+
+  Reply system(const HttpRequest& request);
+  Reply stop_system(const HttpRequest& request);
+  Reply containers(const HttpRequest& request);
+  Reply container(const HttpRequest& request);
+  Reply networks(const HttpRequest& request);
+  Reply volumes(const HttpRequest& request);
+  Reply images(const HttpRequest& request);
+  Reply inspect_image(const HttpRequest& request);
+  Reply load_image(const HttpRequest& request, ByteStream& body);
+  Reply remove_image(const HttpRequest& request);
+  Reply plan(const HttpRequest& request);
+  Reply apply(const HttpRequest& request);
+  Reply logs(const HttpRequest& request);
+  Reply attach(const HttpRequest& request);
+  Reply exec(const HttpRequest& request);
+  Reply notices(const HttpRequest& request);
+
+  struct Job {
+    planner::Plan plan;
+    std::string owner;
+    bool wait_for_lock = true;
+    std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan;
+    std::function<void()> afterwards;  ///< On the loop, when the result was told.
+  };
+  Reply run(Job job);
+
+  struct Listener {
+    std::weak_ptr<ByteStream> stream;
+    std::string project;
+  };
+
+  reconciler::Ports ports_;
+  image::Images& images_;
+  reconciler::Reconciler& reconciler_;
+  const SystemFacts facts_;
+  const std::function<void()> exit_;
+  std::mutex mutex_;
+  std::vector<Listener> listeners_;  ///< Guarded by mutex_.
+};
+
+/// Moves frames between a client and a process until either ends (api/wire.h). Blocks.
+void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session);
+
+}  // namespace api
