@@ -45,8 +45,8 @@ class Hello:
         self.give_away(stack)
 
         plan = home.output("plan", cwd=stack)
-        for container in ("hello-web-1", "hello-visitor-1"):
-            self.assertIn(container, plan)
+        for address in ("service.web[1]", "service.visitor[1]"):
+            self.assertIn(address, plan)
         self.assertEqual(home.containers(), {}, "plan changes nothing")
 
         home.run("up", "-d", cwd=stack)
@@ -68,7 +68,8 @@ class Hello:
         file = stack / "compose.yaml"
         file.write_text(file.read_text().replace("sleep 5", "sleep 6"))
         changed = home.output("plan", cwd=stack)
-        self.assertIn("hello-visitor-1", changed)
+        self.assertIn("service.visitor[1]", changed)
+        self.assertNotIn("service.web", changed)
         self.assertIn("command", changed)
         home.run("up", "-d", cwd=stack)
         after = self.machines()
