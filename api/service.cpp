@@ -88,8 +88,8 @@ std::vector<Route> Service::routes() {
     return Route{.method = method, .pattern = pattern, .handler = bound(handler), .upload = {}};
   };
   std::vector<Route> table{
-      route("GET", "/v1/ping", &Service::system),
-      route("GET", "/v1/system", &Service::system),
+      route("GET", "/v1/ping", &Service::status),
+      route("GET", "/v1/system", &Service::status),
       route("POST", "/v1/system/stop", &Service::stop_system),
       route("GET", "/v1/containers", &Service::containers),
       route("GET", "/v1/containers/*", &Service::container),
@@ -155,7 +155,7 @@ Result<planner::Snapshot> Service::snapshot_for(const Command& command) {
 
 // ---- what there is -----------------------------------------------------------------------------
 
-Service::Reply Service::system(const HttpRequest&) {
+Service::Reply Service::status(const HttpRequest&) {
   return json_reply({{"status", "running"},
                      {"version", facts_.version},
                      {"pid", ::getpid()},

@@ -47,7 +47,7 @@ class Service {
   base::Result<planner::Snapshot> snapshot();
   base::Result<planner::Snapshot> snapshot_for(const Command& command);
 
-  Reply system(const HttpRequest& request);
+  Reply status(const HttpRequest& request);
   Reply stop_system(const HttpRequest& request);
   Reply containers(const HttpRequest& request);
   Reply container(const HttpRequest& request);
