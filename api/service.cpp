@@ -79,6 +79,11 @@ Service::Service(reconciler::Ports ports, image::Images& images, reconciler::Rec
       facts_(std::move(facts)),
       exit_(std::move(exit)) {}
 
+Service::~Service() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return log_readers_ == 0; });
+}
+
 std::vector<Route> Service::routes() {
   const auto bound = [this](Reply (Service::*handler)(const HttpRequest&)) {
     return [this, handler](const HttpRequest& request) { return (this->*handler)(request); };
@@ -327,24 +332,36 @@ Service::Reply Service::logs(const HttpRequest& request) {
   const std::shared_ptr<ByteStream> stream =
       TRY(ByteStream::create(limits::api_output_stream_bytes_max));
   wanted.cancelled = [stream] { return stream->closed(); };
-  // Ends when the reader has everything or left; nobody needs to wait for it.
+  {
+    const std::lock_guard lock(mutex_);
+    ++log_readers_;
+  }
   std::thread([this, id, wanted, stream] {
-    const Result<> copied = ports_.runtime.logs(id, wanted, [&](int which, std::string_view bytes) {
-      std::string frames;
-      append_frame(frames, which == 2 ? FrameKind::Stderr : FrameKind::Stdout, bytes);
-      return stream->write(frames);
-    });
-    if (!copied && copied.error().code() != ErrorCode::Cancelled) {
-      std::string frame;
-      append_frame(
-          frame, FrameKind::Failure,
-          base::dump_json({{"code", std::string(base::error_code_name(copied.error().code()))},
-                           {"message", copied.error().to_string()}}));
-      (void)stream->write(frame);
-    }
-    stream->finish();
+    copy_logs(id, wanted, *stream);
+    const std::lock_guard lock(mutex_);
+    --log_readers_;
+    changed_.notify_all();
   }).detach();
   return HttpReply{.status = 200, .body = {}, .stream = stream, .upgrade = {}};
+}
+
+/// Until the reader has everything, or left.
+void Service::copy_logs(const std::string& id, const reconciler::LogRequest& wanted,
+                        ByteStream& stream) {
+  const Result<> copied = ports_.runtime.logs(id, wanted, [&](int which, std::string_view bytes) {
+    std::string frames;
+    append_frame(frames, which == 2 ? FrameKind::Stderr : FrameKind::Stdout, bytes);
+    return stream.write(frames);
+  });
+  if (!copied && copied.error().code() != ErrorCode::Cancelled) {
+    std::string frame;
+    append_frame(
+        frame, FrameKind::Failure,
+        base::dump_json({{"code", std::string(base::error_code_name(copied.error().code()))},
+                         {"message", copied.error().to_string()}}));
+    (void)stream.write(frame);
+  }
+  stream.finish();
 }
 
 namespace {

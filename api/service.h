@@ -4,6 +4,7 @@
 /// Handlers run on their connections' threads; whatever touches the reconciler is carried out on
 /// its loop (`on_loop`).
 
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -36,6 +37,8 @@ class Service {
  public:
   Service(reconciler::Ports ports, image::Images& images, reconciler::Reconciler& reconciler,
           SystemFacts facts, std::function<void()> exit);
+  /// Waits for those who still read logs; their streams must have been closed.
+  ~Service();
 
   std::vector<Route> routes();
   /// On the loop: hand this to Reconciler::on_notice.
@@ -60,6 +63,7 @@ class Service {
   Reply plan(const HttpRequest& request);
   Reply apply(const HttpRequest& request);
   Reply logs(const HttpRequest& request);
+  void copy_logs(const std::string& id, const reconciler::LogRequest& wanted, ByteStream& stream);
   Reply attach(const HttpRequest& request);
   Reply exec(const HttpRequest& request);
   Reply notices(const HttpRequest& request);
@@ -84,7 +88,9 @@ class Service {
   const SystemFacts facts_;
   const std::function<void()> exit_;
   std::mutex mutex_;
+  std::condition_variable changed_;
   std::vector<Listener> listeners_;  ///< Guarded by mutex_.
+  int log_readers_ = 0;              ///< Threads; guarded by mutex_.
 };
 
 /// Moves frames between a client and a process until either ends (api/wire.h). Blocks.
