@@ -237,6 +237,7 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   machine.guest.folder = options_.guest;
   machine.sockets.folder = folders_.vm(id);
   machine.launcher = options_.programs + "/container-launch";
+  machine.system = options_.app_root;
   machine.layers = request.setup.image.layer_disks;
   for (const reconciler::NetworkLease& lease : request.leases) {
     if (!lease.tap)
@@ -317,7 +318,7 @@ Result<base::ProcessIdentity> Driver::serve_files(const StartRequest& request,
       TRY(base::open_file(folder + "/files.log", O_WRONLY | O_CREAT | O_APPEND));
   return base::spawn({.arguments = {options_.programs + "/container-files", "--socket-fd", "3",
                                     "--config-fd", "4"},
-                      .environment = {"LC_ALL=C"},
+                      .environment = {"LC_ALL=C", "CONTAINER_APP_ROOT=" + options_.app_root},
                       .descriptors = {{socket.get(), 3}, {config.get(), 4}, {log.get(), 2}}});
 }
 

@@ -157,7 +157,10 @@ Result<> launch(int count, char** values) {
     ::prctl(PR_CAPBSET_DROP, capability);  // refused without privileges, and then not needed
   TRY(drop_ids(request));
   TRY(drop_capabilities());
-  char* const environment[] = {const_cast<char*>("LC_ALL=C"), nullptr};
+  // Nothing is inherited but the name of the system it belongs to, for whoever lists processes.
+  const char* system = std::getenv("CONTAINER_APP_ROOT");
+  std::string belongs = std::string("CONTAINER_APP_ROOT=") + (system != nullptr ? system : "");
+  char* const environment[] = {const_cast<char*>("LC_ALL=C"), belongs.data(), nullptr};
   ::execve(request.program[0], request.program, environment);
   return base::fail_errno(errno, std::string("start ") + request.program[0]);
 }

@@ -99,7 +99,7 @@ Result<Machine> start_machine(const MachineRequest& request) {
   descriptors.give(console.reader.get(), Descriptor::console_hold);
   Machine machine;
   machine.process = TRY(base::spawn({.arguments = launch_arguments(request),
-                                     .environment = {"LC_ALL=C"},
+                                     .environment = {"CONTAINER_APP_ROOT=" + request.system},
                                      .descriptors = descriptors.given()}));
   machine.pidfd = TRY(base::open_process(machine.process));
   machine.console = std::move(console.reader);

@@ -35,6 +35,7 @@ struct MachineRequest {
   GuestFiles guest;
   Sockets sockets;                  ///< The folder must exist.
   std::string launcher;             ///< Path of `container-launch`.
+  std::string system;               ///< The app root: tells people whose machine this is.
   std::optional<uint32_t> uid;      ///< QEMU becomes this user; absent: stays ours.
   std::vector<std::string> layers;  ///< EROFS files, lowest first.
   int scratch = -1;                 ///< Open read-write; not taken over.
