@@ -73,6 +73,9 @@ function(container_header_check)
     list(APPEND sources ${source})
   endforeach()
   add_library(header_check OBJECT EXCLUDE_FROM_ALL ${sources})
+  # Headers of tests know the folders that container_test gives them.
+  target_compile_definitions(header_check PRIVATE
+    CONTAINER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CONTAINER_BINARY_DIR="${CMAKE_BINARY_DIR}")
   target_link_libraries(header_check PRIVATE container_flags fmt::fmt nlohmann_json::nlohmann_json
     spdlog::spdlog PkgConfig::uv PkgConfig::yamlcpp PkgConfig::nghttp2 PkgConfig::sqlite
     PkgConfig::microhttpd PkgConfig::archive PkgConfig::crypto)
