@@ -63,7 +63,8 @@ Ingest::~Ingest() {
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& root) {
   TRY(base::make_directories(root));
-  std::unique_ptr<Store> store(new Store(root, TRY(take_lock(root + "/lock"))));
+  base::UniqueFd lock = TRY(take_lock(root + "/lock"));
+  std::unique_ptr<Store> store(new Store(root, std::move(lock)));
   TRY(store->prepare());
   TRY_DURING(store->load_index(), "read the image store's index");
   return store;
