@@ -60,9 +60,9 @@ Result<> ApplyReader::take_plan(const json& line) {
   if (plan == line.end())
     return base::fail(ErrorCode::InvalidState, "the daemon sent a plan line without a plan");
   applied_.plan = TRY_DURING(planner::plan_from_json(*plan), "understand the daemon's plan");
-  if (show_ == Show::Nothing) return {};
+  if (show_ < Show::StepsAndNotes) return {};
   for (const planner::Note& note : applied_.plan.notes) tell_warning(note_text(note));
-  if (applied_.plan.steps.empty() && applied_.plan.notes.empty())
+  if (show_ == Show::All && applied_.plan.steps.empty())
     tell(printable(planner::render_text(applied_.plan)));
   return {};
 }
@@ -87,8 +87,11 @@ void ApplyReader::resize() {
   view_.resize(size.columns, size.rows);
 }
 
+void ApplyReader::hide() { tell(view_.hide()); }
+void ApplyReader::show() { tell(view_.show()); }
+
 Result<Applied> ApplyReader::finish() {
-  if (show_ == Show::Steps) tell(view_.finish());
+  if (show_ != Show::Nothing) tell(view_.finish());
   if (!has_result_)
     return base::fail(ErrorCode::Io,
                       "the daemon went away before it was done; `container system status` tells "

@@ -27,7 +27,12 @@ struct Applied {
   std::optional<base::Error> problem;  ///< Absent: everything succeeded.
 };
 
-enum class Show { Nothing, Steps };
+enum class Show {
+  Nothing,
+  Steps,
+  StepsAndNotes,  ///< Also what the plan warns of.
+  All,            ///< Also that there is nothing to do.
+};
 
 /// Takes the lines of /v1/apply one by one and tells on stderr what `Show` asks for.
 class ApplyReader {
@@ -37,6 +42,9 @@ class ApplyReader {
   base::Result<> take(std::string_view line);
   /// The terminal has another size.
   void resize();
+  /// Before and after something else is written to the terminal.
+  void hide();
+  void show();
   /// After the last line. Io if the answer broke off before its result.
   base::Result<Applied> finish();
 

@@ -246,6 +246,7 @@ planner::ContainerRecord shop_web(planner::Phase phase) {
 struct Shop {
   Daemon* daemon = nullptr;
   std::function<void(Talk&)> process;
+  std::function<void(Talk&)> next_run = [](Talk& talk) { (void)talk.next(); };
 
   void operator()(const Asked& asked, Talk& talk) const {
     if (asked.route == "GET /v1/containers")
@@ -257,6 +258,7 @@ struct Shop {
       daemon->await("over");
       talk.line(
           {{"type", "exited"}, {"container", planner::to_json(shop_web(planner::Phase::Exited))}});
+      daemon->mark("told");
       (void)talk.next();
       return;
     }
@@ -267,7 +269,7 @@ struct Shop {
     }
     talk.upgrade();
     if (std::ranges::count(daemon->asked(), "POST /v1/containers/shop-web-1/attach") > 1)
-      return void(talk.next());
+      return next_run(talk);
     process(talk);
   }
 };
@@ -294,6 +296,28 @@ TEST_CASE("up makes, attaches, starts, shows every line, and ends with the last 
   const auto attached = std::ranges::find(asked, "POST /v1/containers/shop-web-1/attach");
   CHECK(std::count(attached, asked.end(), "apply up") >= 1);
   CHECK(std::ranges::count(asked, "apply up") == 2);
+}
+
+TEST_CASE("the end of a run is told once, also when its container is removed afterwards") {
+  Shop shop;
+  Daemon daemon([&](const Asked& asked, Talk& talk) { shop(asked, talk); });
+  shop.daemon = &daemon;
+  shop.process = [&](Talk& talk) {
+    talk.frame(FrameKind::Stdout, "ready\n");
+    talk.exit(5);
+    daemon.mark("over");
+  };
+  shop.next_run = [&](Talk& talk) {
+    daemon.await("told");
+    talk.exit(5);
+  };
+  const Stack stack(daemon);
+
+  const std::string told = container({"up"}, stack.folder()).err;
+
+  const size_t first = told.find("web-1 exited with code 5\n");
+  CHECK(first != std::string::npos);
+  CHECK(told.find("exited with code", first + 10) == std::string::npos);
 }
 
 TEST_CASE("Ctrl-C stops the services by a plan, and a second one kills them past it") {

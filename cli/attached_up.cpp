@@ -48,7 +48,7 @@ struct Source {
   api::FrameDecoder decoder;
   PrefixedLines out;
   PrefixedLines err;
-  std::string name;
+  bool has_shown = false;  ///< Something of its run.
 };
 
 class AttachedUp {
@@ -76,6 +76,7 @@ class AttachedUp {
 
   Result<> begin(Round round) {
     shown_ = std::move(round.services);
+    notes_told_ = false;
     waiting_ = std::move(round.commands);
     std::reverse(waiting_.begin(), waiting_.end());
     stage_ = Stage::Working;
@@ -91,7 +92,8 @@ class AttachedUp {
   }
 
   Result<> carry_out(const json& command) {
-    reader_.emplace(Show::Steps);
+    // The second half of an `up` warns of the same as the first.
+    reader_.emplace(std::exchange(notes_told_, true) ? Show::Steps : Show::StepsAndNotes);
     job_.reset();
     job_ = TRY(LineStream::open(context_.client, apply_request(command)));
     return {};
@@ -150,10 +152,11 @@ class AttachedUp {
     const int ready = ::poll(slots.data(), slots.size(), timeout_ms());
     if (ready < 0 && errno != EINTR) return base::fail_errno(errno, "wait for the services");
     if (ready > 0) {
+      // Notices first: what a run's end means depends on whether its beginning is known.
+      if (slots[1].revents != 0) TRY(take_notices());
       constexpr size_t first_source = 4;
       for (size_t i = 0; i < ids.size(); ++i)
         if (slots[first_source + i].revents != 0) TRY(take_output(ids[i]));
-      if (slots[1].revents != 0) TRY(take_notices());
       if (slots[2].revents != 0 && job_) TRY(take_job());
       if (slots[3].revents != 0) take_changes();
       if (slots[0].revents != 0) TRY(take_signals());
@@ -195,9 +198,7 @@ class AttachedUp {
       if (container == notice.end() || !container->is_object()) continue;
       const std::string id = base::json_string_or(*container, "id", "");
       if (!is_shown(base::json_string_or(*container, "service", ""))) continue;
-      if (type == "exited" || type == "removed") ended_.insert(id);
-      if (type == "restarting" || type == "started") ended_.erase(id);
-      if (type == "started" && !sources_.contains(id)) TRY(attach(id, true));
+      TRY(take_notice(type, id));
     }
     if (notices_->outcome() && stage_ != Stage::Stopping)
       return base::fail(ErrorCode::Io,
@@ -205,6 +206,21 @@ class AttachedUp {
                         "makes them reachable again");
     consider_end();
     return {};
+  }
+
+  Result<> take_notice(const std::string& type, const std::string& id) {
+    if (type == "exited" || type == "removed") ended_.insert(id);
+    if (type == "restarting" || type == "started") ended_.erase(id);
+    if (type == "removed") quick_exits_.erase(id);
+    if (type == "started") {
+      started_.insert(id);
+      if (!sources_.contains(id) && !quick_exits_.contains(id)) return attach(id, true);
+    }
+    const auto quick = quick_exits_.find(id);
+    if (quick == quick_exits_.end() || type != "exited") return {};
+    tell_exit(id, quick->second);
+    quick_exits_.erase(quick);
+    return sources_.contains(id) ? Result<>() : attach(id, true);
   }
 
   bool is_shown(const std::string& service) const {
@@ -233,6 +249,7 @@ class AttachedUp {
         continue;
       if (known_.insert(record.id).second && record.phase == planner::Phase::Exited)
         ended_.insert(record.id);
+      if (record.phase == planner::Phase::Running) started_.insert(record.id);
       if (!sources_.contains(record.id))
         TRY(attach(record.id, record.phase != planner::Phase::Running));
     }
@@ -258,8 +275,7 @@ class AttachedUp {
         .socket = std::move(connection->socket),
         .decoder = {},
         .out = PrefixedLines(name, out_colour ? colour : "", ::isatty(STDOUT_FILENO) == 1),
-        .err = PrefixedLines(name, err_colour ? colour : "", ::isatty(STDERR_FILENO) == 1),
-        .name = name};
+        .err = PrefixedLines(name, err_colour ? colour : "", ::isatty(STDERR_FILENO) == 1)};
     source.decoder.feed(connection->first_bytes);
     sources_.emplace(id, std::move(source));
     return show_frames(id);
@@ -284,10 +300,12 @@ class AttachedUp {
   Result<> show_frames(const std::string& id) {
     Source& source = sources_.at(id);
     while (const auto frame = TRY_DURING(source.decoder.next(), "understand the daemon")) {
+      source.has_shown =
+          source.has_shown || frame->kind == FrameKind::Stdout || frame->kind == FrameKind::Stderr;
       if (frame->kind == FrameKind::Stdout) {
         TRY(show(source.out.feed(frame->payload, name_width_)));
       } else if (frame->kind == FrameKind::Stderr) {
-        tell(source.err.feed(frame->payload, name_width_));
+        tell_between(source.err.feed(frame->payload, name_width_));
       } else if (frame->kind == FrameKind::Exit) {
         return run_ended(id, frame->payload);
       } else if (frame->kind == FrameKind::Failure) {
@@ -297,20 +315,32 @@ class AttachedUp {
     return {};
   }
 
-  /// Waits for the container's next run at once, so that a restart misses nothing.
+  /// Waits for the container's next run at once, so that a restart misses nothing. The end of a
+  /// run that nobody has seen begin is either one that was over before its notice came, which tells
+  /// of it then, or the one before, told again because the container is being removed.
   Result<> run_ended(const std::string& id, const std::string& payload) {
     const Result<json> exit = base::parse_json(payload);
     const int64_t code = exit ? base::json_int_or(*exit, "exit_code", 1) : 1;
-    const std::string name = sources_.at(id).name;
+    const bool seen = sources_.at(id).has_shown || started_.contains(id);
     TRY(detach(id));
-    tell(fmt::format("{} exited with code {}\n", base::escape_controls(name), code));
+    started_.erase(id);
+    if (!seen) {
+      quick_exits_[id] = code;
+      return {};
+    }
+    tell_exit(id, code);
     return exit_code_ ? Result<>() : attach(id, true);
+  }
+
+  void tell_exit(const std::string& id, int64_t code) {
+    tell_between(
+        fmt::format("{} exited with code {}\n", base::escape_controls(short_name(id)), code));
   }
 
   Result<> detach(const std::string& id) {
     Source& source = sources_.at(id);
     const Result<> shown = show(source.out.finish(name_width_));
-    tell(source.err.finish(name_width_));
+    tell_between(source.err.finish(name_width_));
     sources_.erase(id);
     return shown;
   }
@@ -318,9 +348,18 @@ class AttachedUp {
   /// Where nobody reads any more, the services are stopped as by Ctrl-C.
   Result<> show(const std::string& text) {
     if (text.empty() || reader_left_) return {};
-    if (base::write_all(STDOUT_FILENO, text)) return {};
-    reader_left_ = true;
+    if (reader_) reader_->hide();
+    reader_left_ = !base::write_all(STDOUT_FILENO, text);
+    if (reader_) reader_->show();
+    if (!reader_left_) return {};
     return stage_ == Stage::Stopping ? Result<>() : begin_stop();
+  }
+
+  void tell_between(const std::string& text) {
+    if (text.empty()) return;
+    if (reader_) reader_->hide();
+    tell(text);
+    if (reader_) reader_->show();
   }
 
   /// What has arrived by now; the stop itself is over.
@@ -401,13 +440,16 @@ class AttachedUp {
   Stage stage_ = Stage::Working;
   std::vector<json> waiting_;  ///< The next one last.
   std::set<std::string> shown_;
-  std::set<std::string> known_;  ///< Containers that are shown.
+  std::set<std::string> known_;    ///< Containers that are shown.
+  std::set<std::string> started_;  ///< Their run has begun, and its end has not been told.
   std::set<std::string> ended_;
+  std::map<std::string, int64_t> quick_exits_;  ///< Codes of runs without a known beginning.
   std::map<std::string, Source> sources_;
   std::map<std::string, size_t> colour_of_;
   size_t name_width_ = 0;
   base::Deadline settle_ = base::Deadline::never();
   base::Deadline quiet_ = base::Deadline::never();
+  bool notes_told_ = false;
   bool was_up_ = false;
   bool killed_ = false;
   bool reader_left_ = false;

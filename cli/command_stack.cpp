@@ -165,7 +165,7 @@ Result<int> up_saved_plan(const Context& context, const Parsed& parsed) {
   const planner::Plan plan = TRY_DURING(planner::plan_from_json(saved), "read the plan '{}'", path);
   const json command = {{"plan", saved}, {"owner", owner_text("up", plan.project)}};
   if (parsed.has("detach") || parsed.has("wait") || plan.project.empty()) {
-    TRY(apply_all(context, command, Show::Steps));
+    TRY(apply_all(context, command, Show::All));
     return 0;
   }
   return show_attached(context, {.project = plan.project,
@@ -186,7 +186,7 @@ Result<int> up(Context& context, const Parsed& parsed) {
                       files.errors);
   const bool stays = !parsed.has("detach") && !parsed.has("wait") && !parsed.has("no-start");
   if (stays) return up_attached(context, parsed, std::move(files), *options);
-  TRY(apply_all(context, up_command(*files.stack, *options), Show::Steps));
+  TRY(apply_all(context, up_command(*files.stack, *options), Show::All));
   return 0;
 }
 
@@ -204,7 +204,7 @@ Result<int> down(Context& context, const Parsed& parsed) {
                         {"owner", owner_text("down", *project)},
                         {"project", *project},
                         {"options", std::move(options)}};
-  TRY(apply_all(context, command, Show::Steps));
+  TRY(apply_all(context, command, Show::All));
   return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -109,6 +110,15 @@ std::string ProgressView::redraw() {
     out += "\r\x1b[2K" + render(lines_[i]) + "\n";
   drawn_ = shown;
   return out + "\x1b[J";
+}
+
+std::string ProgressView::hide() {
+  if (drawn_ == 0) return {};
+  return fmt::format("\x1b[{}A\r\x1b[J", std::exchange(drawn_, 0));
+}
+
+std::string ProgressView::show() {
+  return style_.live && !lines_.empty() ? redraw() : std::string();
 }
 
 std::string ProgressView::finish() {

@@ -27,6 +27,10 @@ class ProgressView {
   std::string update(uint32_t step, StepState state, std::string_view text, int64_t now_ms);
   /// Another size of the terminal; the next update redraws with it.
   void resize(size_t width, size_t height);
+  /// Takes the block off the screen, so that something else can be written; `show` puts it back
+  /// below that.
+  std::string hide();
+  std::string show();
   /// Leaves the block as it stands; what follows is written below it.
   std::string finish();
 

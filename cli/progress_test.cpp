@@ -43,3 +43,14 @@ TEST_CASE("lines are cut to the width of the terminal, in characters") {
   CHECK(cli::fit("grün", 4) == "grün");
   CHECK(cli::fit("grüner", 4) == "grü…");
 }
+
+TEST_CASE("the block makes room for something else and comes back below it") {
+  cli::ProgressView view({.live = true});
+  view.update(1, StepState::Running, "start x", 0);
+
+  CHECK(view.hide() == "\x1b[1A\r\x1b[J");
+  CHECK(view.hide().empty());
+  CHECK(view.show().find("start x") != std::string::npos);
+  view.finish();
+  CHECK(view.show().empty());
+}
