@@ -211,15 +211,17 @@ class AttachedUp {
   Result<> take_notice(const std::string& type, const std::string& id) {
     if (type == "exited" || type == "removed") ended_.insert(id);
     if (type == "restarting" || type == "started") ended_.erase(id);
-    if (type == "removed") quick_exits_.erase(id);
-    if (type == "started") {
-      started_.insert(id);
-      if (!sources_.contains(id) && !quick_exits_.contains(id)) return attach(id, true);
+    if (type == "removed") untold_exits_.erase(id);
+    return type == "started" ? run_began(id) : Result<>();
+  }
+
+  Result<> run_began(const std::string& id) {
+    int& runs = untold_runs_[id];
+    runs = std::min(runs + 1, 1);
+    if (const auto exit = untold_exits_.find(id); exit != untold_exits_.end()) {
+      tell_exit(id, exit->second);
+      untold_exits_.erase(exit);
     }
-    const auto quick = quick_exits_.find(id);
-    if (quick == quick_exits_.end() || type != "exited") return {};
-    tell_exit(id, quick->second);
-    quick_exits_.erase(quick);
     return sources_.contains(id) ? Result<>() : attach(id, true);
   }
 
@@ -249,7 +251,7 @@ class AttachedUp {
         continue;
       if (known_.insert(record.id).second && record.phase == planner::Phase::Exited)
         ended_.insert(record.id);
-      if (record.phase == planner::Phase::Running) started_.insert(record.id);
+      if (record.phase == planner::Phase::Running) untold_runs_[record.id] = 1;
       if (!sources_.contains(record.id))
         TRY(attach(record.id, record.phase != planner::Phase::Running));
     }
@@ -315,17 +317,16 @@ class AttachedUp {
     return {};
   }
 
-  /// Waits for the container's next run at once, so that a restart misses nothing. The end of a
-  /// run that nobody has seen begin is either one that was over before its notice came, which tells
-  /// of it then, or the one before, told again because the container is being removed.
+  /// Waits for the container's next run at once, so that a restart misses nothing. An end without a
+  /// known beginning is either one that came before its notice, or the last one told again because
+  /// the container is being removed: the notice of a beginning, or of the removal, decides.
   Result<> run_ended(const std::string& id, const std::string& payload) {
     const Result<json> exit = base::parse_json(payload);
     const int64_t code = exit ? base::json_int_or(*exit, "exit_code", 1) : 1;
-    const bool seen = sources_.at(id).has_shown || started_.contains(id);
+    const bool has_begun = sources_.at(id).has_shown || untold_runs_[id] > 0;
     TRY(detach(id));
-    started_.erase(id);
-    if (!seen) {
-      quick_exits_[id] = code;
+    if (!has_begun) {
+      untold_exits_[id] = code;
       return {};
     }
     tell_exit(id, code);
@@ -333,6 +334,7 @@ class AttachedUp {
   }
 
   void tell_exit(const std::string& id, int64_t code) {
+    --untold_runs_[id];
     tell_between(
         fmt::format("{} exited with code {}\n", base::escape_controls(short_name(id)), code));
   }
@@ -440,10 +442,10 @@ class AttachedUp {
   Stage stage_ = Stage::Working;
   std::vector<json> waiting_;  ///< The next one last.
   std::set<std::string> shown_;
-  std::set<std::string> known_;    ///< Containers that are shown.
-  std::set<std::string> started_;  ///< Their run has begun, and its end has not been told.
+  std::set<std::string> known_;  ///< Containers that are shown.
   std::set<std::string> ended_;
-  std::map<std::string, int64_t> quick_exits_;  ///< Codes of runs without a known beginning.
+  std::map<std::string, int> untold_runs_;       ///< 1: begun; -1: told before its beginning was.
+  std::map<std::string, int64_t> untold_exits_;  ///< Codes of ends without a known beginning.
   std::map<std::string, Source> sources_;
   std::map<std::string, size_t> colour_of_;
   size_t name_width_ = 0;
