@@ -81,7 +81,8 @@ class Daemon {
                                       .programs = paths_.programs,
                                       .guest = paths_.guest,
                                       .epoch = store_->epoch(),
-                                      .accelerator = accelerator != nullptr ? accelerator : ""}));
+                                      .accelerator = accelerator != nullptr ? accelerator : "",
+                                      .prepare_template = true}));
     if (::uv_loop_init(&loop_) != 0) return base::fail(ErrorCode::Io, "cannot make an event loop");
     workers_ = TRY(reconciler::UvWorkers::create(&loop_));
     return {};

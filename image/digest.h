@@ -2,9 +2,10 @@
 /// SHA-256 digests in OCI form, and the hashing of streams.
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
+
+#include "base/sha256.h"
 
 namespace image {
 
@@ -13,20 +14,7 @@ bool is_digest(std::string_view text);
 /// The digits of a digest that passed is_digest().
 std::string_view digest_hex(std::string_view digest);
 
-class Sha256 {
- public:
-  Sha256();
-  ~Sha256();
-  Sha256(Sha256&&) noexcept;
-  Sha256& operator=(Sha256&&) noexcept;
-  void update(std::string_view bytes);
-  /// `sha256:…` of all bytes so far. Call once, at the end.
-  std::string finish();
-
- private:
-  struct Context;
-  std::unique_ptr<Context> context_;
-};
+using base::Sha256;
 
 std::string digest_of(std::string_view bytes);
 

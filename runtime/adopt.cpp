@@ -1,7 +1,6 @@
 #include "runtime/adopt.h"
 
 #include <csignal>
-#include <cstdlib>
 
 #include <nlohmann/json.hpp>
 
@@ -10,6 +9,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "runtime/qemu/events.h"
+#include "runtime/qemu/find.h"
 
 namespace runtime {
 namespace {
@@ -19,23 +19,10 @@ using base::ErrorCode;
 using base::fail;
 using base::Result;
 
-constexpr uint64_t command_line_bytes_max = 1u << 20;
 constexpr int32_t exit_code_vm_died = 255;
 
-/// A QEMU that was started, but not written down any more.
-Result<base::ProcessIdentity> find_by_uuid(const std::string& uuid) {
-  const std::string wanted = std::string("-uuid\0", 6) + uuid;
-  for (const std::string& name : folder_names("/proc")) {
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const auto line = base::read_file("/proc/" + name + "/cmdline", command_line_bytes_max);
-    if (line && line->find(wanted) != std::string::npos)
-      return base::identify_process(std::strtoll(name.c_str(), nullptr, 10));
-  }
-  return fail(ErrorCode::NotFound, "no process has uuid {}", uuid);
-}
-
 void undo_start(const qemu::VmState& state) {
-  const auto process = find_by_uuid(state.uuid);
+  const auto process = qemu::find_by_uuid(state.uuid);
   if (!process) return;
   if (const auto pidfd = base::open_process(*process))
     (void)base::signal_process(pidfd->get(), SIGKILL);

@@ -26,6 +26,8 @@
 #include "runtime/process_config.h"
 #include "runtime/qemu/probe.h"
 #include "runtime/session.h"
+#include "runtime/template/orders.h"
+#include "runtime/template/templates.h"
 
 namespace runtime {
 namespace {
@@ -50,18 +52,24 @@ using VmPtr = std::shared_ptr<Vm>;
 
 class Driver final : public RuntimeDriver {
  public:
-  Driver(RuntimeOptions options, std::unique_ptr<IoLoop> loop, qemu::Verdict verdict)
+  Driver(RuntimeOptions options, std::unique_ptr<IoLoop> loop, qemu::Verdict verdict,
+         std::unique_ptr<Templates> templates)
       : options_(std::move(options)),
         folders_{options_.app_root, options_.run_root},
         loop_(std::move(loop)),
         verdict_(std::move(verdict)),
-        first_uid_(qemu::first_machine_uid()) {}
+        templates_(std::move(templates)),
+        first_uid_(qemu::first_machine_uid()) {
+    if (options_.prepare_template) want_template(usual_shape());
+  }
   ~Driver() override;
 
   AcceleratorInfo accelerator() const override {
     const bool kvm = verdict_.accelerator == qemu::Accelerator::Kvm;
     return {.name = kvm ? "kvm" : "tcg", .reason = verdict_.reason};
   }
+
+  Result<> settle(const Deadline& deadline) override { return templates_->settle(deadline); }
 
   Result<> create(const ContainerSetup& setup) override;
   Result<> start(const StartRequest& request) override;
@@ -86,9 +94,16 @@ class Driver final : public RuntimeDriver {
  private:
   Result<ContainerPtr> open_container(const std::string& id);
   Result<VmPtr> running(const std::string& id);
+  qemu::Shape usual_shape() const;
   qemu::Shape shape_of(const StartRequest& request) const;
   std::optional<uint32_t> free_uid() const;
-  Result<VmPtr> boot(const StartRequest& request, const ContainerPtr& container);
+  void want_template(const qemu::Shape& shape);
+  Result<VmPtr> boot(const StartRequest& request, const ContainerPtr& container,
+                     const Template* origin);
+  Result<VmPtr> boot_until_ready(const StartRequest& request, const ContainerPtr& container,
+                                 const Template* origin);
+  Result<VmPtr> clone_or_boot(const StartRequest& request, const ContainerPtr& container);
+  Result<> discard(const VmPtr& vm, const base::Error& why);
   Result<base::ProcessIdentity> serve_files(const StartRequest& request, const std::string& folder);
   Result<VmPtr> take_over(qemu::VmState state, qemu::Machine machine,
                           const ContainerPtr& container);
@@ -100,6 +115,7 @@ class Driver final : public RuntimeDriver {
   const Folders folders_;
   const std::unique_ptr<IoLoop> loop_;
   const qemu::Verdict verdict_;
+  const std::unique_ptr<Templates> templates_;
   const std::optional<uint32_t> first_uid_;
 
   mutable std::mutex mutex_;
@@ -183,22 +199,27 @@ Result<> Driver::remove(const std::string& id) {
 
 // ---- starting ----------------------------------------------------------------------------------
 
-qemu::Shape Driver::shape_of(const StartRequest& request) const {
-  const spec::Service& service = request.setup.service;
+/// Of a container that asks for nothing, on one network.
+qemu::Shape Driver::usual_shape() const {
   const bool kvm = verdict_.accelerator == qemu::Accelerator::Kvm;
   // Emulated processors make each other slower and every boot longer: one, unless asked for more.
-  const uint32_t usual =
-      kvm ? std::clamp(std::thread::hardware_concurrency(), 1u, default_cpus_max) : 1;
-  uint32_t cpus = usual;
+  return {.accelerator = verdict_.accelerator,
+          .cpus = kvm ? std::clamp(std::thread::hardware_concurrency(), 1u, default_cpus_max) : 1,
+          .memory_bytes = qemu::machine_memory_bytes(default_memory_bytes),
+          .nics = 1};
+}
+
+qemu::Shape Driver::shape_of(const StartRequest& request) const {
+  const spec::Service& service = request.setup.service;
+  qemu::Shape shape = usual_shape();
   if (service.cpus) {
     const double whole = std::max(1.0, *service.cpus);
-    cpus = static_cast<uint32_t>(whole) + (whole > static_cast<uint32_t>(whole) ? 1 : 0);
+    shape.cpus = static_cast<uint32_t>(whole) + (whole > static_cast<uint32_t>(whole) ? 1 : 0);
+    shape.cpus = std::min(shape.cpus, limits::container_cpus_max);
   }
-  return {.accelerator = verdict_.accelerator,
-          .cpus = std::min(cpus, limits::container_cpus_max),
-          .memory_bytes =
-              qemu::machine_memory_bytes(service.memory_bytes.value_or(default_memory_bytes)),
-          .nics = static_cast<uint32_t>(request.leases.size())};
+  if (service.memory_bytes) shape.memory_bytes = qemu::machine_memory_bytes(*service.memory_bytes);
+  shape.nics = static_cast<uint32_t>(request.leases.size());
+  return shape;
 }
 
 /// Under the driver's mutex.
@@ -212,6 +233,12 @@ std::optional<uint32_t> Driver::free_uid() const {
   return uid;
 }
 
+void Driver::want_template(const qemu::Shape& shape) {
+  std::optional<uint32_t> uid;
+  if (first_uid_) uid = *first_uid_ + qemu::machine_uids - 1;  // of no container
+  templates_->want(shape, uid);
+}
+
 Result<VmPtr> Driver::take_over(qemu::VmState state, qemu::Machine machine,
                                 const ContainerPtr& container) {
   VmParts parts;
@@ -222,14 +249,16 @@ Result<VmPtr> Driver::take_over(qemu::VmState state, qemu::Machine machine,
   parts.epoch = options_.epoch;
   parts.pidfd = std::move(machine.pidfd);
   parts.console = std::move(machine.console);
+  parts.orders = std::move(machine.orders);
   parts.log = container->log;
   parts.boot_log = container->boot_log;
   parts.report = [this](const reconciler::VmEvent& event) { report(event); };
   return Vm::watch(*loop_, std::move(parts));
 }
 
-/// The machine runs and its agent answers; or nothing of it is left.
-Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& container) {
+/// The machine runs, and is being watched; or nothing of it is left.
+Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& container,
+                           const Template* origin) {
   const std::string& id = request.setup.id;
   qemu::MachineRequest machine;
   machine.shape = shape_of(request);
@@ -239,6 +268,11 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   machine.launcher = options_.programs + "/container-launch";
   machine.system = options_.app_root;
   machine.layers = request.setup.image.layer_disks;
+  if (origin != nullptr) {
+    machine.memory = qemu::Memory::Clone;
+    machine.memory_fd = origin->memory.get();
+    machine.memory_file = origin->memory_path;
+  }
   for (const reconciler::NetworkLease& lease : request.leases) {
     if (!lease.tap)
       return fail(ErrorCode::Internal, "network '{}' gave no device for '{}'", lease.network, id);
@@ -261,10 +295,62 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   // Before QEMU exists: a daemon that dies in between finds it by its uuid and ends it.
   TRY(qemu::save(folders_.vm_state(id), state));
   container->boot_log->restart();
+  if (origin != nullptr) container->boot_log->append(origin->console_text);
   qemu::Machine started = TRY(qemu::start_machine(machine));
+  if (origin != nullptr) {
+    // A description of its own: clones read it side by side, each from its beginning.
+    const base::UniqueFd from = TRY(base::open_file(origin->state_path, O_RDONLY));
+    started.orders = TRY(order_resume(machine.sockets.monitor(), from.get()));
+  }
   state.process = started.process;
   TRY(qemu::save(folders_.vm_state(id), state));
   return take_over(std::move(state), std::move(started), container);
+}
+
+/// Nothing of it is left afterwards; `why` comes back.
+Result<> Driver::discard(const VmPtr& vm, const base::Error& why) {
+  vm->destroy();
+  (void)base::remove_tree(folders_.vm(vm->state().id));
+  const std::lock_guard lock(mutex_);
+  booting_uids_.erase(vm->state().uid);
+  return tl::unexpected(why);
+}
+
+/// Its agent answers; or nothing of it is left.
+Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const ContainerPtr& container,
+                                       const Template* origin) {
+  const std::string folder = folders_.vm(request.setup.id);
+  Result<VmPtr> booted = boot(request, container, origin);
+  if (!booted) {
+    (void)base::remove_tree(folder);
+    return booted;
+  }
+  const VmPtr& vm = *booted;
+  if (!request.setup.shares.empty()) {
+    const Result<base::ProcessIdentity> served = serve_files(request, folder);
+    if (!served) TRY(discard(vm, served.error()));
+    vm->set_file_server(*served);
+  }
+  const int patience_ms =
+      origin != nullptr ? limits::vm_clone_timeout_ms : limits::vm_boot_timeout_ms;
+  if (const Result<> up = vm->await_agent(Deadline::in_ms(patience_ms)); !up)
+    TRY(discard(vm, up.error()));
+  return booted;
+}
+
+/// A template that gives no clone is no reason for a container not to start.
+Result<VmPtr> Driver::clone_or_boot(const StartRequest& request, const ContainerPtr& container) {
+  const qemu::Shape shape = shape_of(request);
+  const bool may_clone = request.setup.service.boot == spec::BootMode::Clone;
+  const auto origin = may_clone ? templates_->find(shape) : nullptr;
+  if (origin) {
+    Result<VmPtr> cloned = boot_until_ready(request, container, origin.get());
+    if (cloned) return cloned;
+    templates_->drop(shape, cloned.error().to_string());
+  }
+  Result<VmPtr> booted = boot_until_ready(request, container, nullptr);
+  if (booted && may_clone) want_template(shape);
+  return booted;
 }
 
 Result<> Driver::start(const StartRequest& request) {
@@ -273,24 +359,9 @@ Result<> Driver::start(const StartRequest& request) {
   if (const VmPtr vm = container->vm(); vm && !vm->finished()) return {};
   const guest::ContainerConfig config = TRY(container_config(request));
   (void)::unlink(folders_.exit(id).c_str());
-  const Result<VmPtr> booted = boot(request, container);
-  const auto undo = [&](const base::Error& error) {
-    if (booted) (*booted)->destroy();
-    (void)base::remove_tree(folders_.vm(id));
-    const std::lock_guard lock(mutex_);
-    if (booted) booting_uids_.erase((*booted)->state().uid);
-    return tl::unexpected(base::Error(error).during(fmt::format("start container '{}'", id)));
-  };
-  if (!booted) return undo(booted.error());
-  const VmPtr& vm = *booted;
-  if (!request.setup.shares.empty()) {
-    const Result<base::ProcessIdentity> served = serve_files(request, folders_.vm(id));
-    if (!served) return undo(served.error());
-    vm->set_file_server(*served);
-  }
-  if (const Result<> up = vm->await_agent(Deadline::in_ms(limits::vm_boot_timeout_ms)); !up)
-    return undo(up.error());
-  if (const Result<> set = vm->configure(config); !set) return undo(set.error());
+  const VmPtr vm = TRY_DURING(clone_or_boot(request, container), "start container '{}'", id);
+  if (const Result<> set = vm->configure(config); !set)
+    TRY_DURING(discard(vm, set.error()), "start container '{}'", id);
   container->set_vm(vm);
   {
     const std::lock_guard lock(mutex_);
@@ -519,7 +590,14 @@ Result<std::unique_ptr<RuntimeDriver>> RuntimeDriver::open(RuntimeOptions option
                "make the template of container disks");
   std::unique_ptr<IoLoop> loop = TRY(IoLoop::create());
   qemu::Verdict verdict = TRY(choose_accelerator(*loop, options));
-  return std::make_unique<Driver>(std::move(options), std::move(loop), std::move(verdict));
+  std::unique_ptr<Templates> templates =
+      TRY(Templates::open(*loop, {.folder = folders.vm_templates(),
+                                  .run_folder = folders.template_runs(),
+                                  .guest = {options.guest},
+                                  .launcher = options.programs + "/container-launch",
+                                  .system = options.app_root}));
+  return std::make_unique<Driver>(std::move(options), std::move(loop), std::move(verdict),
+                                  std::move(templates));
 }
 
 }  // namespace runtime

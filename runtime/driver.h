@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "base/deadline.h"
 #include "base/result.h"
 #include "reconciler/ports/runtime.h"
 
@@ -21,6 +22,8 @@ struct RuntimeOptions {
   uint64_t epoch = 1;    ///< Grows with every start of the daemon (api/store.h).
   /// `kvm` or `tcg`: no trying. Empty: KVM if a guest boots under it.
   std::string accelerator;
+  /// Makes a template for containers as most are, before the first of them is asked for.
+  bool prepare_template = false;
 };
 
 struct AcceleratorInfo {
@@ -33,6 +36,8 @@ class RuntimeDriver : public reconciler::RuntimePort {
   /// Tries the accelerator, which takes a moment once per boot of the host.
   static base::Result<std::unique_ptr<RuntimeDriver>> open(RuntimeOptions options);
   virtual AcceleratorInfo accelerator() const = 0;
+  /// Until no template is being made any more; Timeout.
+  virtual base::Result<> settle(const base::Deadline& deadline) = 0;
 };
 
 }  // namespace runtime

@@ -28,6 +28,8 @@ struct Folders {
   std::string volume_data(const std::string& name) const { return volume(name) + "/data"; }
 
   std::string templates() const { return app_root + "/templates"; }
+  std::string vm_templates() const { return templates() + "/machines"; }
+  std::string template_runs() const { return run_root + "/templates"; }
   std::string scratch_template() const { return templates() + "/scratch.img"; }
 };
 

@@ -8,6 +8,10 @@
 #include <set>
 #include <thread>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <doctest/doctest.h>
 
 #include "base/file.h"
@@ -96,7 +100,8 @@ struct System {
     const fs::path root = folder / "root";
     for (const char* part : {"bin", "tmp", "etc"}) fs::create_directories(root / part);
     fs::copy_file("/bin/busybox", root / "bin/busybox");
-    for (const char* name : {"sh", "cat", "sleep", "id", "yes", "head", "stty", "ls", "seq"})
+    for (const char* name :
+         {"sh", "cat", "sleep", "id", "yes", "head", "stty", "ls", "seq", "od", "date", "grep"})
       fs::create_symlink("busybox", root / "bin" / name);
     const auto made =
         base::run_process({"/usr/bin/mkfs.erofs", "--quiet", "-T0", folder / "layer.erofs", root},
@@ -132,6 +137,33 @@ struct System {
     return text;
   }
 };
+
+/// Folders of templates that are whole.
+std::vector<fs::path> templates_of(const System& system) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(system.folder / "app/templates/machines"))
+    if (fs::exists(entry.path() / "template.json")) found.push_back(entry.path());
+  return found;
+}
+
+/// Boots a container once, so that there is a template of its shape.
+void make_template(System& system) {
+  system.run("first", "exit 0");
+  const auto settled = system.driver->settle(Deadline::in_ms(event_timeout_ms));
+  REQUIRE_MESSAGE(settled, settled.error().to_string());
+  REQUIRE(templates_of(system).size() == 1);
+}
+
+bool is_clone(System& system, const std::string& id) {
+  const auto machines = system.driver->list().value();
+  for (const auto& seen : machines) {
+    if (seen.id != id) continue;
+    const std::string path = fmt::format("/proc/{}/cmdline", seen.pid);
+    return base::read_file(path, 1u << 20).value().find("-incoming") != std::string::npos;
+  }
+  FAIL("there is no machine " << id);
+  return false;
+}
 
 bool is_exit(const VmEvent& event) { return event.kind == VmEvent::Kind::Exited; }
 
@@ -317,4 +349,113 @@ TEST_CASE("a program that does not exist fails the start and leaves nothing runn
   REQUIRE_FALSE(started);
   CHECK(started.error().to_string().find("/no/such/program") != std::string::npos);
   CHECK(fs::is_empty(system.folder / "run/vms"));
+}
+
+TEST_CASE("after a cold start the next machine is a clone, unless the container wants it cold") {
+  System system;
+  make_template(system);
+  system.run("clone", "echo up; sleep 1000");
+  CHECK(is_clone(system, "clone"));
+  CHECK(read_until(*system.driver->attach("clone", true).value(), "up\n") == "up\n");
+  auto cold = system.request("cold", "sleep 1000");
+  cold.setup.service.boot = spec::BootMode::Cold;
+  system.run(cold);
+  CHECK_FALSE(is_clone(system, "cold"));
+}
+
+TEST_CASE("clones share neither randomness nor boot id nor address, and their clocks are right") {
+  System system;
+  make_template(system);
+  constexpr size_t clones = 6;
+  std::set<std::string> random;
+  std::set<std::string> boot_ids;
+  std::set<std::string> layouts;
+  for (size_t i = 0; i < clones; ++i) {
+    const std::string id = fmt::format("clone{}", i);
+    system.run(id,
+               "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; "
+               "grep stack /proc/self/maps; date +%s; sleep 1000");
+    CHECK(is_clone(system, id));
+    const auto session = system.driver->attach(id, true).value();
+    std::vector<std::string> lines;
+    std::string seen;
+    (void)session->run([&](int, std::string_view bytes) {
+      seen += bytes;
+      lines = base::split(seen, '\n');
+      return lines.size() < 5;  // the last is what follows the last line's end
+    });
+    REQUIRE(lines.size() >= 4);
+    random.insert(lines[0]);
+    boot_ids.insert(lines[1]);
+    layouts.insert(lines[2]);
+    const int64_t there = std::stoll(lines[3]);
+    const int64_t here = base::wall_time_ns() / 1'000'000'000;
+    CHECK(std::abs(there - here) <= 5);
+    REQUIRE(system.driver->stop(id, SIGKILL, 0));
+  }
+  CHECK(random.size() == clones);
+  CHECK(boot_ids.size() == clones);
+  CHECK(layouts.size() == clones);
+}
+
+TEST_CASE("a clone finds on its disk what an earlier machine of the container wrote") {
+  System system;
+  make_template(system);
+  for (int run = 1; run <= 3; ++run) {
+    auto request = system.request("diary", "echo again >> /diary; cat /diary; sleep 1000");
+    REQUIRE(system.driver->create(request.setup));
+    REQUIRE(system.driver->start(request));
+    CHECK(is_clone(system, "diary"));
+    std::string wanted;
+    for (int i = 0; i < run; ++i) wanted += "again\n";
+    CHECK(read_until(*system.driver->attach("diary", true).value(), wanted) == wanted);
+    REQUIRE(system.driver->stop("diary", SIGKILL, 0));
+  }
+}
+
+TEST_CASE("a template that was changed on disk is thrown away, and the container boots cold") {
+  System system;
+  make_template(system);
+  const fs::path memory = templates_of(system).at(0) / "memory";
+  REQUIRE(::chmod(memory.c_str(), 0600) == 0);
+  {
+    const auto file = base::open_file(memory, O_WRONLY).value();
+    REQUIRE(::pwrite(file.get(), "changed", 7, 20 << 20) == 7);
+  }
+  system.open();
+  system.run("careful", "sleep 1000");
+  CHECK_FALSE(is_clone(system, "careful"));
+}
+
+TEST_CASE("a template that gives no clone costs the container nothing but time") {
+  System system;
+  make_template(system);
+  system.run("good", "sleep 1000");  // it has been verified by now
+  const fs::path state = templates_of(system).at(0) / "state";
+  REQUIRE(::chmod(state.c_str(), 0600) == 0);
+  REQUIRE(::truncate(state.c_str(), 100) == 0);
+  system.run("stubborn", "sleep 1000");
+  CHECK_FALSE(is_clone(system, "stubborn"));
+  CHECK(templates_of(system).empty());
+}
+
+TEST_CASE("what a killed maker left is removed by the next program") {
+  System system;
+  const fs::path half = system.folder / "app/templates/machines/making-x";
+  fs::create_directories(half);
+  fs::create_directories(system.folder / "run/templates/some-uuid");
+  system.open();
+  CHECK_FALSE(fs::exists(half));
+  CHECK(fs::is_empty(system.folder / "run/templates"));
+}
+
+TEST_CASE("machines of other shapes have templates of their own") {
+  System system;
+  make_template(system);
+  auto larger = system.request("larger", "sleep 1000");
+  larger.setup.service.memory_bytes = 200u << 20;
+  system.run(larger);
+  CHECK_FALSE(is_clone(system, "larger"));
+  REQUIRE(system.driver->settle(Deadline::in_ms(event_timeout_ms)));
+  CHECK(templates_of(system).size() == 2);
 }

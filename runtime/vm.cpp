@@ -150,6 +150,7 @@ bool Vm::finished() const {
 
 Result<> Vm::await_agent(const Deadline& deadline) {
   const Result<> answered = agent_->await_connected(deadline);
+  parts_.orders.reset();
   if (answered) return {};
   return fail(answered.error().code(), "{}; the console's last words: {}",
               answered.error().to_string(), last_words(*parts_.boot_log));

@@ -38,6 +38,7 @@ struct VmParts {
   uint64_t epoch = 1;
   base::UniqueFd pidfd;
   base::UniqueFd console;
+  base::UniqueFd orders;  ///< Of a clone: kept until its agent answers (template/orders.h).
   std::shared_ptr<ContainerLog> log;
   std::shared_ptr<ConsoleLog> boot_log;
   std::function<void(reconciler::VmEvent)> report;

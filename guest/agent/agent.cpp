@@ -169,7 +169,8 @@ Result<std::shared_ptr<Process>> Agent::find(const std::string& id) const {
 
 Result<> Agent::state(const Request&, const std::string&, const ReplyPtr& reply) {
   guest::AgentState state;
-  state.boot_id = machine_.boot_id;
+  // The kernel makes it up when it is first read: not before a clone has randomness of its own.
+  if (configured_) state.boot_id = TRY(boot_id());
   state.configured = configured_;
   state.boot_to_ready_ns = machine_.boot_to_ready_ns;
   state.last_event = log_.last();
@@ -190,6 +191,7 @@ Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   TRY(write_etc_file("hosts", config.hosts));
   TRY(write_etc_file("resolv.conf", config.resolv_conf));
   TRY(write_etc_file("hostname", config.hostname + "\n"));
+  TRY(forget_cached(machine_.scratch_disk));
   TRY(reread_partitions(machine_.image_disk));
   TRY(mount_modules(machine_.image_disk + "1"));
   TRY(configure_interfaces(config.interfaces));

@@ -20,7 +20,6 @@ struct Machine {
   std::string image_disk;    ///< `/dev/vda`
   std::string scratch_disk;  ///< `/dev/vdb`
   std::string files_port;    ///< `/dev/vport1p2`
-  std::string boot_id;
   int64_t boot_to_ready_ns = 0;
 };
 

@@ -30,7 +30,6 @@ Result<> serve() {
   machine.scratch_disk = TRY(agent::find_disk("scratch"));
   const std::string port_path = TRY(agent::find_port(guest::agent_port_name));
   machine.files_port = TRY(agent::find_port(guest::files_port_name));
-  machine.boot_id = TRY(base::read_file("/proc/sys/kernel/random/boot_id", 64)).substr(0, 36);
   const base::UniqueFd port = TRY(base::open_file(port_path, O_RDWR | O_NONBLOCK));
   machine.boot_to_ready_ns = base::boottime_ns();
   const int64_t ready_ms = machine.boot_to_ready_ns / 1'000'000;

@@ -124,6 +124,18 @@ Result<std::string> find_port(std::string_view name) {
   }
 }
 
+Result<std::string> boot_id() {
+  constexpr size_t uuid_characters = 36;
+  return TRY(base::read_file("/proc/sys/kernel/random/boot_id", 64)).substr(0, uuid_characters);
+}
+
+Result<> forget_cached(const std::string& disk) {
+  const UniqueFd device = TRY(base::open_file(disk, O_RDONLY));
+  if (::ioctl(device.get(), BLKFLSBUF) != 0)
+    return fail_errno(errno, "forget what '" + disk + "' held");
+  return {};
+}
+
 Result<> reread_partitions(const std::string& disk) {
   const UniqueFd device = TRY(base::open_file(disk, O_RDONLY));
   if (::ioctl(device.get(), BLKRRPART) != 0)

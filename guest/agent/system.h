@@ -20,6 +20,10 @@ base::Result<> mount_early();
 base::Result<std::string> find_disk(const std::string& serial);
 /// Device of the virtio-serial port of this name; waits for it to appear.
 base::Result<std::string> find_port(std::string_view name);
+/// The kernel's id of this boot, which it makes up when it is first asked.
+base::Result<std::string> boot_id();
+/// What the kernel has read from the disk so far counts no more: it may be another disk now.
+base::Result<> forget_cached(const std::string& disk);
 /// The kernel reads the partition table again: the disk may be another one since it was booted.
 base::Result<> reread_partitions(const std::string& disk);
 base::Result<> mount_modules(const std::string& partition);

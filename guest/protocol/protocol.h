@@ -169,7 +169,7 @@ struct ProcessState {
 
 struct AgentState {
   int version = protocol_version;
-  std::string boot_id;
+  std::string boot_id;  ///< Empty until configured.
   bool configured = false;
   int64_t boot_to_ready_ns = 0;  ///< CLOCK_BOOTTIME when the agent first listened.
   uint64_t last_event = 0;

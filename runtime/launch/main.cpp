@@ -1,6 +1,7 @@
 /// `container-launch`: confines itself, then becomes the program it is told to run.
 ///
-///   container-launch [--uid N] [--group N]… [--read PATH]… [--write PATH]… -- PROGRAM ARGUMENT…
+///   container-launch [--uid N] [--group N]… [--read PATH]… [--write PATH]… [--preload FILE]
+///       -- PROGRAM ARGUMENT…
 ///
 /// Afterwards the process has no privileges and cannot get any, dumps no core, opens few files,
 /// and (where the kernel has Landlock) reaches no path but the system's libraries and what was
@@ -36,14 +37,14 @@ using base::Result;
 constexpr rlim_t open_files_max = 1024;
 /// What a dynamically linked program reads before its main(), and QEMU's firmware.
 constexpr const char* system_paths[] = {
-    "/usr",      "/lib",         "/lib64",    "/bin", "/etc/ld.so.cache",
-    "/dev/null", "/dev/urandom", "/proc/self"};
+    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/dev/urandom", "/proc/self"};
 
 struct Request {
   std::optional<uid_t> uid;
   std::vector<gid_t> groups;
   std::vector<std::string> readable;
   std::vector<std::string> writable;
+  std::string preload;  ///< A library loaded into the program first; none: empty.
   char** program = nullptr;
 };
 
@@ -69,6 +70,8 @@ Result<Request> parse(int count, char** values) {
       request.readable.emplace_back(values[at + 1]);
     else if (flag == "--write")
       request.writable.emplace_back(values[at + 1]);
+    else if (flag == "--preload")
+      request.preload = values[at + 1];
     else
       return base::fail(ErrorCode::InvalidArgument, "unknown option '{}'", flag);
   }
@@ -120,8 +123,9 @@ Result<> restrict_paths(const Request& request) {
   }
   for (const char* path : system_paths) TRY(allow(ruleset.get(), path, read_access));
   for (const std::string& path : request.readable) TRY(allow(ruleset.get(), path, read_access));
-  for (const std::string& path : request.writable)
-    TRY(allow(ruleset.get(), path, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE));
+  constexpr uint64_t both = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE;
+  TRY(allow(ruleset.get(), "/dev/null", both));
+  for (const std::string& path : request.writable) TRY(allow(ruleset.get(), path, both));
   if (::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0)
     return base::fail_errno(errno, "enter Landlock");
   return {};
@@ -160,7 +164,9 @@ Result<> launch(int count, char** values) {
   // Nothing is inherited but the name of the system it belongs to, for whoever lists processes.
   const char* system = std::getenv("CONTAINER_APP_ROOT");
   std::string belongs = std::string("CONTAINER_APP_ROOT=") + (system != nullptr ? system : "");
-  char* const environment[] = {const_cast<char*>("LC_ALL=C"), belongs.data(), nullptr};
+  std::string preload = "LD_PRELOAD=" + request.preload;
+  char* const environment[] = {const_cast<char*>("LC_ALL=C"), belongs.data(),
+                               request.preload.empty() ? nullptr : preload.data(), nullptr};
   ::execve(request.program[0], request.program, environment);
   return base::fail_errno(errno, std::string("start ") + request.program[0]);
 }

@@ -39,6 +39,30 @@ class Arguments {
   std::vector<std::string> list_;
 };
 
+void add_memory(Arguments& to, const Plan& plan) {
+  json memory{{"id", "ram"},
+              {"size", plan.shape.memory_bytes / mebibyte * mebibyte},
+              {"share", plan.memory != Memory::Clone}};
+  if (plan.memory == Memory::Fresh) {
+    memory["qom-type"] = "memory-backend-memfd";
+  } else {
+    memory["qom-type"] = "memory-backend-file";
+    memory["mem-path"] = memory_path;
+  }
+  to.add_json("-object", memory);
+}
+
+/// A clone has its kernel in its memory already.
+void add_kernel(Arguments& to, const Plan& plan) {
+  if (plan.memory == Memory::Clone) {
+    to.add("-incoming", std::string("defer"));
+    return;
+  }
+  to.add("-kernel", fmt::format("/proc/self/fd/{}", Descriptor::kernel));
+  to.add("-initrd", fmt::format("/proc/self/fd/{}", Descriptor::initramfs));
+  to.add("-append", kernel_command_line(plan.shape, plan.clock));
+}
+
 void add_machine(Arguments& to, const Plan& plan) {
   const Shape& shape = plan.shape;
   to.add("-machine",
@@ -49,13 +73,8 @@ void add_machine(Arguments& to, const Plan& plan) {
   to.add("-cpu", kvm ? "host" : "max");
   to.add("-smp", fmt::format("{}", shape.cpus));
   to.add("-m", fmt::format("{}", shape.memory_bytes / mebibyte));
-  to.add_json("-object", json{{"qom-type", "memory-backend-memfd"},
-                              {"id", "ram"},
-                              {"size", shape.memory_bytes / mebibyte * mebibyte},
-                              {"share", true}});
-  to.add("-kernel", fmt::format("/proc/self/fd/{}", Descriptor::kernel));
-  to.add("-initrd", fmt::format("/proc/self/fd/{}", Descriptor::initramfs));
-  to.add("-append", kernel_command_line(shape, plan.clock));
+  add_memory(to, plan);
+  add_kernel(to, plan);
 }
 
 void add_channels(Arguments& to) {
@@ -85,22 +104,27 @@ void add_channels(Arguments& to) {
                               {"period", 1000}});
 }
 
-void add_disks(Arguments& to, const Plan& plan) {
-  to.descriptor(Descriptor::image);
+/// QEMU does not save a machine with a joined disk; a template's has nothing to join yet.
+void add_image(Arguments& to, const Plan& plan) {
+  const bool joined = plan.memory != Memory::Template;
   to.descriptor(Descriptor::table);
-  to.descriptor(Descriptor::scratch);
+  if (joined) to.descriptor(Descriptor::image);
   for (size_t i = 0; i < plan.layer_files; ++i)
     to.descriptor(Descriptor::layer_first + static_cast<int>(i));
   to.add_json("-blockdev", json{{"driver", "file"},
-                                {"node-name", "image-text"},
-                                {"filename", fdset(Descriptor::image)},
+                                {"node-name", "image-file"},
+                                {"filename", fdset(joined ? Descriptor::image : Descriptor::table)},
                                 {"read-only", true}});
-  to.add_json(
-      "-blockdev",
-      json{
-          {"driver", "vmdk"}, {"node-name", "image"}, {"file", "image-text"}, {"read-only", true}});
+  to.add_json("-blockdev", json{{"driver", joined ? "vmdk" : "raw"},
+                                {"node-name", "image"},
+                                {"file", "image-file"},
+                                {"read-only", true}});
   to.add_json("-device",
               json{{"driver", "virtio-blk-device"}, {"drive", "image"}, {"serial", "image"}});
+}
+
+void add_scratch(Arguments& to) {
+  to.descriptor(Descriptor::scratch);
   to.add_json("-blockdev", json{{"driver", "file"},
                                 {"node-name", "scratch-file"},
                                 {"filename", fdset(Descriptor::scratch)},
@@ -153,7 +177,8 @@ std::vector<std::string> arguments(const Plan& plan) {
          std::string("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"));
   add_machine(to, plan);
   add_channels(to);
-  add_disks(to, plan);
+  add_image(to, plan);
+  add_scratch(to);
   add_nics(to, plan);
   return to.take();
 }

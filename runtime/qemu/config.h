@@ -20,6 +20,13 @@ struct Shape {
   uint32_t nics = 0;
 };
 
+/// Where a machine's memory comes from.
+enum class Memory {
+  Fresh,     ///< Empty: the kernel boots.
+  Template,  ///< The same, but kept in a file for others to be cloned from.
+  Clone,     ///< A private view of such a file; the devices' state is to come by the monitor.
+};
+
 /// Numbers of the descriptors QEMU is started with. 0 and 1 are /dev/null, 2 its error log.
 struct Descriptor {
   static constexpr int qmp = 3;           ///< Listening socket.
@@ -33,8 +40,13 @@ struct Descriptor {
   static constexpr int kernel = 11;
   static constexpr int initramfs = 12;
   static constexpr int nic_first = 13;    ///< TAPs.
+  static constexpr int memory = 17;       ///< Of a template or a clone.
+  static constexpr int library = 18;      ///< Of a clone: template/read_only_memory.cpp.
   static constexpr int layer_first = 20;  ///< Modules, then layers.
 };
+
+/// What QEMU knows `Descriptor::memory` by.
+inline constexpr const char* memory_path = "/proc/self/fd/17";
 
 /// What the guest must know of the host's clock under emulation; see `measured_tsc_khz`.
 struct Clock {
@@ -46,7 +58,8 @@ struct Plan {
   std::string uuid;  ///< Of this run: how a later daemon recognises it.
   Shape shape;
   Clock clock;
-  size_t layer_files = 0;  ///< Modules included.
+  Memory memory = Memory::Fresh;
+  size_t layer_files = 0;  ///< Modules included; none in a template.
 };
 
 std::string kernel_command_line(const Shape& shape, const Clock& clock);

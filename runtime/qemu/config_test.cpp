@@ -94,3 +94,20 @@ TEST_CASE("the time stamp counter is measured to a believable rate") {
   CHECK(qemu::measured_tsc_khz() > 500'000);
   CHECK(qemu::measured_tsc_khz() < 10'000'000);
 }
+
+TEST_CASE("a clone differs from its template in memory and disk back end, not in its devices") {
+  qemu::Plan origin = plan();
+  origin.memory = qemu::Memory::Template;
+  qemu::Plan clone = plan();
+  clone.memory = qemu::Memory::Clone;
+  for (const char* option : {"-device", "-machine", "-cpu", "-smp", "-m", "-accel", "-netdev"})
+    CHECK(values_of(qemu::arguments(origin), option) == values_of(qemu::arguments(clone), option));
+  const auto memory = [](const qemu::Plan& of) {
+    return base::parse_json(values_of(qemu::arguments(of), "-object").at(0)).value();
+  };
+  CHECK(memory(origin).at("share") == true);
+  CHECK(memory(clone).at("share") == false);
+  CHECK(memory(clone).at("mem-path") == "/proc/self/fd/17");
+  CHECK(values_of(qemu::arguments(clone), "-kernel").empty());
+  CHECK(values_of(qemu::arguments(clone), "-incoming") == std::vector<std::string>{"defer"});
+}

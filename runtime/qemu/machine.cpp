@@ -34,20 +34,39 @@ class Descriptors {
   std::vector<UniqueFd> own_;
 };
 
-Result<> give_files(const MachineRequest& request, Descriptors& to) {
-  std::vector<std::string> files{request.guest.modules()};
-  files.insert(files.end(), request.layers.begin(), request.layers.end());
+/// Built and installed beside the launcher; see template/read_only_memory.cpp.
+std::string memory_library(const std::string& launcher) {
+  return launcher.substr(0, launcher.rfind('/') + 1) + "container-memory.so";
+}
+
+/// How many files the image disk was joined from.
+Result<size_t> give_image(const MachineRequest& request, Descriptors& to) {
+  std::vector<std::string> files;
+  if (request.memory != Memory::Template) {
+    files.push_back(request.guest.modules());
+    files.insert(files.end(), request.layers.begin(), request.layers.end());
+  }
   ImageDisk disk = TRY(open_image_disk(files));
   std::vector<int> sets;
   for (size_t i = 0; i < disk.files.size(); ++i) {
     sets.push_back(Descriptor::layer_first + static_cast<int>(i));
     to.give(std::move(disk.files[i]), sets.back());
   }
-  to.give(TRY(read_only_memory_file("container-image",
-                                    vmdk_descriptor(disk.partitions, Descriptor::table, sets))),
-          Descriptor::image);
+  if (request.memory != Memory::Template)
+    to.give(TRY(read_only_memory_file("container-image",
+                                      vmdk_descriptor(disk.partitions, Descriptor::table, sets))),
+            Descriptor::image);
   to.give(std::move(disk.table), Descriptor::table);
+  return files.size();
+}
+
+Result<> give_start(const MachineRequest& request, Descriptors& to) {
   to.give(request.scratch, Descriptor::scratch);
+  if (request.memory != Memory::Fresh) to.give(request.memory_fd, Descriptor::memory);
+  if (request.memory == Memory::Clone) {
+    to.give(TRY(base::open_file(memory_library(request.launcher), O_RDONLY)), Descriptor::library);
+    return {};
+  }
   to.give(TRY(base::open_file(request.guest.kernel(), O_RDONLY)), Descriptor::kernel);
   to.give(TRY(base::open_file(request.guest.initramfs(), O_RDONLY)), Descriptor::initramfs);
   return {};
@@ -62,23 +81,34 @@ Result<> give_channels(const MachineRequest& request, Descriptors& to) {
   return {};
 }
 
-std::vector<std::string> launch_arguments(const MachineRequest& request) {
-  std::vector<std::string> arguments{request.launcher, "--read", request.guest.folder};
-  if (request.uid) {
-    arguments.insert(arguments.end(), {"--uid", fmt::format("{}", *request.uid)});
+std::vector<std::string> launch_arguments(const MachineRequest& request, size_t layer_files) {
+  std::vector<std::string> arguments{request.launcher};
+  const auto add = [&](const char* option, std::string value) {
+    arguments.emplace_back(option);
+    arguments.push_back(std::move(value));
+  };
+  if (request.memory != Memory::Clone) add("--read", request.guest.folder);
+  if (request.memory == Memory::Template) add("--write", request.memory_file);
+  if (request.memory == Memory::Clone) {
+    add("--read", request.memory_file);
+    add("--read", memory_library(request.launcher));
+    // By its number: QEMU's user need not have a way to where we are installed.
+    add("--preload", fmt::format("/proc/self/fd/{}", Descriptor::library));
   }
+  if (request.uid) add("--uid", fmt::format("{}", *request.uid));
   if (request.shape.accelerator == Accelerator::Kvm) {
     struct stat device {};
-    arguments.insert(arguments.end(), {"--write", "/dev/kvm"});
+    add("--write", "/dev/kvm");
     if (request.uid && ::stat("/dev/kvm", &device) == 0)
-      arguments.insert(arguments.end(), {"--group", fmt::format("{}", device.st_gid)});
+      add("--group", fmt::format("{}", device.st_gid));
   }
   arguments.emplace_back("--");
   Plan plan;
   plan.uuid = request.uuid;
   plan.shape = request.shape;
   plan.clock.tsc_khz = measured_tsc_khz();
-  plan.layer_files = request.layers.size() + 1;
+  plan.memory = request.memory;
+  plan.layer_files = layer_files;
   const std::vector<std::string> machine = qemu::arguments(plan);
   arguments.insert(arguments.end(), machine.begin(), machine.end());
   return arguments;
@@ -88,7 +118,8 @@ std::vector<std::string> launch_arguments(const MachineRequest& request) {
 
 Result<Machine> start_machine(const MachineRequest& request) {
   Descriptors descriptors;
-  TRY(give_files(request, descriptors));
+  const size_t layer_files = TRY(give_image(request, descriptors));
+  TRY(give_start(request, descriptors));
   TRY(give_channels(request, descriptors));
   // Nobody may be reading, for as long as the daemon is away; then the oldest text stays in the
   // pipe and further text is dropped, and QEMU is not held up.
@@ -98,7 +129,7 @@ Result<Machine> start_machine(const MachineRequest& request) {
   descriptors.give(console.writer.get(), Descriptor::console);
   descriptors.give(console.reader.get(), Descriptor::console_hold);
   Machine machine;
-  machine.process = TRY(base::spawn({.arguments = launch_arguments(request),
+  machine.process = TRY(base::spawn({.arguments = launch_arguments(request, layer_files),
                                      .environment = {"CONTAINER_APP_ROOT=" + request.system},
                                      .descriptors = descriptors.given()}));
   machine.pidfd = TRY(base::open_process(machine.process));

@@ -39,13 +39,17 @@ struct MachineRequest {
   std::optional<uint32_t> uid;      ///< QEMU becomes this user; absent: stays ours.
   std::vector<std::string> layers;  ///< EROFS files, lowest first.
   int scratch = -1;                 ///< Open read-write; not taken over.
-  std::vector<int> taps;            ///< One for each NIC; not taken over.
+  Memory memory = Memory::Fresh;
+  int memory_fd = -1;       ///< Of a template or a clone; not taken over.
+  std::string memory_file;  ///< Its path.
+  std::vector<int> taps;    ///< One for each NIC; not taken over.
 };
 
 struct Machine {
   base::ProcessIdentity process;
   base::UniqueFd pidfd;
   base::UniqueFd console;  ///< Reads what the guest's console and QEMU itself print.
+  base::UniqueFd orders;   ///< Of a clone, see template/orders.h.
 };
 
 base::Result<Machine> start_machine(const MachineRequest& request);
