@@ -1,5 +1,6 @@
 #include "guest/agent/agent.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/deadline.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "guest/agent/container.h"
@@ -185,6 +187,11 @@ Result<> Agent::state(const Request&, const std::string&, const ReplyPtr& reply)
   return {};
 }
 
+Result<> Agent::prepare() {
+  TRY(bring_up_loopback());
+  return cgroup_.create();
+}
+
 Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   if (config.wall_ns > 0) TRY(set_clock(config.wall_ns));
   if (!config.entropy_hex.empty()) TRY(add_entropy(config.entropy_hex));
@@ -193,9 +200,8 @@ Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   TRY(write_etc_file("hostname", config.hostname + "\n"));
   TRY(forget_cached(machine_.scratch_disk));
   TRY(reread_partitions(machine_.image_disk));
-  TRY(mount_modules(machine_.image_disk + "1"));
   TRY(configure_interfaces(config.interfaces));
-  TRY(cgroup_.create(config, [this] {
+  TRY(cgroup_.limit(config, [this] {
     tell({.kind = guest::EventKind::OutOfMemory, .process = std::string(guest::main_process_id)});
   }));
   const bool shares = std::any_of(
@@ -264,6 +270,9 @@ void Agent::on_started(const std::string& id, const Result<>& result, const Repl
   }
   if (id == guest::main_process_id) {
     main_pidfd_ = open_pidfd(processes_.at(id)->pid());
+    if (auto mounts =
+            base::open_file(fmt::format("/proc/{}/ns/mnt", processes_.at(id)->pid()), O_RDONLY))
+      main_mounts_ = std::move(*mounts);
     main_started_ns_ = base::boottime_ns();
     set_health(config_.health);
   }
@@ -380,8 +389,7 @@ Result<> Agent::statistics(const Request&, const std::string&, const ReplyPtr& r
   return {};
 }
 
-/// With the last process goes its mount namespace, and with that the mounts; then the disks are
-/// written by a child, since a file server that hangs would hold up who does it.
+/// Disks are written by a child, since a file server that hangs would hold up who does it.
 Result<> Agent::shutdown(const Request&, const std::string&, const ReplyPtr& reply) {
   const auto write_disks = [this, reply] {
     const pid_t child = ::fork();

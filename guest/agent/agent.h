@@ -27,6 +27,10 @@ class Agent : public RequestHandler {
  public:
   Agent(Loop& loop, Machine machine) : loop_(loop), machine_(std::move(machine)), cgroup_(loop) {}
 
+  /// What is the same for every container: done before the first order, and so before a template
+  /// is taken.
+  base::Result<> prepare();
+
   std::shared_ptr<BodySink> upload(const Request& request, const ReplyPtr& reply) override;
   void request(const Request& request, const ReplyPtr& reply) override;
 
@@ -79,6 +83,9 @@ class Agent : public RequestHandler {
   guest::ContainerConfig config_;
   std::map<std::string, std::shared_ptr<Process>> processes_;
   base::UniqueFd main_pidfd_;
+  /// Keeps the container's mounts when its last process has gone: its end is told at once, and
+  /// disks are written, not unmounted, when the VM ends.
+  base::UniqueFd main_mounts_;
   int64_t main_started_ns_ = 0;
 
   guest::HealthConfig health_config_;

@@ -81,12 +81,16 @@ Result<> Cgroup::write(const char* file, const std::string& value) const {
   return {};
 }
 
-Result<> Cgroup::create(const guest::ContainerConfig& config, std::function<void()> out_of_memory) {
-  out_of_memory_ = std::move(out_of_memory);
+Result<> Cgroup::create() {
   const base::UniqueFd control = TRY(base::open_file(root + "/cgroup.subtree_control", O_WRONLY));
   TRY_DURING(base::write_all(control.get(), "+cpu +memory +pids +io"), "enable cgroup controllers");
   if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) return fail_errno(errno, folder);
   folder_ = TRY(base::open_file(folder, O_RDONLY | O_DIRECTORY));
+  return {};
+}
+
+Result<> Cgroup::limit(const guest::ContainerConfig& config, std::function<void()> out_of_memory) {
+  out_of_memory_ = std::move(out_of_memory);
   if (config.cpus > 0)
     TRY(write("cpu.max",
               fmt::format(

@@ -19,7 +19,8 @@ class Cgroup {
   Cgroup& operator=(const Cgroup&) = delete;
 
   /// Makes the group and sets the limits of `config`. `out_of_memory` is called after each kill.
-  base::Result<> create(const guest::ContainerConfig& config, std::function<void()> out_of_memory);
+  base::Result<> create();
+  base::Result<> limit(const guest::ContainerConfig& config, std::function<void()> out_of_memory);
   int folder_fd() const { return folder_.get(); }
   /// Kills everything inside, and calls back once it is empty.
   base::Result<> kill_all(std::function<void()> empty);

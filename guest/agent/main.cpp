@@ -34,6 +34,7 @@ Result<> serve() {
   machine.boot_to_ready_ns = base::boottime_ns();
   const int64_t ready_ms = machine.boot_to_ready_ns / 1'000'000;
   agent::Agent agent(loop, std::move(machine));
+  TRY(agent.prepare());
   agent::ControlPort control(loop, port.get(), agent);
   TRY(control.start());
   std::printf("container-agent: ready after %lld ms\n", static_cast<long long>(ready_ms));

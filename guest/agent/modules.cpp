@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "guest/agent/limits.h"
+#include "guest/agent/system.h"
 
 namespace agent {
 namespace {
@@ -84,6 +85,7 @@ Result<> load_module(const std::string& name) {
   utsname system{};
   ::uname(&system);
   const std::string folder = fmt::format("{}/{}", modules_folder, system.release);
+  if (!base::path_exists(folder)) TRY(mount_modules());
   const Dependencies dependencies = TRY(read_dependencies(folder));
   std::vector<std::string> names = {plain_name(name)};
   if (!dependencies.contains(names[0])) names = TRY(names_of_alias(folder, name));

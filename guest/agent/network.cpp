@@ -211,15 +211,27 @@ uint64_t counter(const std::string& name, const char* which) {
 }  // namespace
 
 /// All are found first: a name wanted by one may be what another is still called.
-Result<> configure_interfaces(const std::vector<guest::Interface>& interfaces) {
+Result<> bring_up_loopback() {
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail_errno(errno, "socket");
-  TRY(set_flags(socket.get(), "lo", IFF_UP, 0));
+  return set_flags(socket.get(), "lo", IFF_UP, 0);
+}
+
+Result<> configure_interfaces(const std::vector<guest::Interface>& interfaces) {
+  if (interfaces.empty()) return {};
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_errno(errno, "socket");
   std::vector<std::string> found;
+  bool as_wanted = true;
   for (size_t i = 0; i < interfaces.size(); ++i) {
-    const std::string nic = TRY(find_nic(i));
-    found.push_back(fmt::format("nic{}", i));
-    TRY(rename_interface(socket.get(), nic, found.back()));
+    found.push_back(TRY(find_nic(i)));
+    as_wanted = as_wanted && found.back() == interfaces[i].name;
+  }
+  // Out of each other's way first: one may bear a name that another is to have.
+  for (size_t i = 0; !as_wanted && i < interfaces.size(); ++i) {
+    const std::string free_name = fmt::format("nic{}", i);
+    TRY(rename_interface(socket.get(), found[i], free_name));
+    found[i] = free_name;
   }
   for (size_t i = 0; i < interfaces.size(); ++i)
     TRY_DURING(configure_interface(socket.get(), interfaces[i], found[i]), "interface '{}'",

@@ -9,6 +9,7 @@
 
 namespace agent {
 
+base::Result<> bring_up_loopback();
 base::Result<> configure_interfaces(const std::vector<guest::Interface>& interfaces);
 base::Result<std::vector<guest::NetworkStatistics>> interface_statistics();
 

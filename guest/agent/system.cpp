@@ -143,9 +143,11 @@ Result<> reread_partitions(const std::string& disk) {
   return {};
 }
 
-Result<> mount_modules(const std::string& partition) {
+Result<> mount_modules() {
+  const std::string partition = TRY(find_disk("image")) + "1";
   if (::mount(partition.c_str(), modules_folder, "erofs", MS_RDONLY | MS_NOSUID | MS_NODEV,
-              nullptr) != 0)
+              nullptr) != 0 &&
+      errno != EBUSY)
     return fail_errno(errno, "mount the kernel's modules");
   return {};
 }

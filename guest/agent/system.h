@@ -26,7 +26,8 @@ base::Result<std::string> boot_id();
 base::Result<> forget_cached(const std::string& disk);
 /// The kernel reads the partition table again: the disk may be another one since it was booted.
 base::Result<> reread_partitions(const std::string& disk);
-base::Result<> mount_modules(const std::string& partition);
+/// Mounted when the first module is asked for; there already is success.
+base::Result<> mount_modules();
 base::Result<> set_clock(int64_t wall_ns);
 /// Feeds random bytes to the kernel's generator and makes it use them at once (random(4)).
 base::Result<> add_entropy(const std::string& hex);
