@@ -34,7 +34,7 @@
 ///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
 ///   POST /v1/time                        {"wall_ns": N}: sets the clock
 ///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
-///   POST /v1/shutdown                    ends what runs and writes the disks; the answer is the last word
+///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers
 ///
 /// Output frame: 1 byte stream (1 stdout, 2 stderr; a tty has only 1), 8 bytes big-endian offset of
 /// the first payload byte in the process's combined output, 4 bytes big-endian length, payload.
