@@ -75,14 +75,14 @@ class Daemon {
                                                    .log_root = paths_.log_root,
                                                    .domain = ""}));
     const char* accelerator = std::getenv("CONTAINER_ACCELERATOR");
-    runtime_ = TRY(
-        runtime::RuntimeDriver::open({.app_root = paths_.app_root,
-                                      .run_root = paths_.run_root,
-                                      .programs = paths_.programs,
-                                      .guest = paths_.guest,
-                                      .epoch = store_->epoch(),
-                                      .accelerator = accelerator != nullptr ? accelerator : "",
-                                      .prepare_template = true}));
+    runtime_ =
+        TRY(runtime::RuntimeDriver::open({.app_root = paths_.app_root,
+                                          .run_root = paths_.run_root,
+                                          .programs = paths_.programs,
+                                          .guest = paths_.guest,
+                                          .epoch = store_->epoch(),
+                                          .accelerator = accelerator != nullptr ? accelerator : "",
+                                          .prepare_template = true}));
     if (::uv_loop_init(&loop_) != 0) return base::fail(ErrorCode::Io, "cannot make an event loop");
     workers_ = TRY(reconciler::UvWorkers::create(&loop_));
     return {};

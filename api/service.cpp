@@ -273,6 +273,8 @@ Service::Reply Service::stop_system(const HttpRequest& request) {
   Job job;
   job.plan = TRY(make_plan(stop, TRY(snapshot())));
   job.owner = "system stop";
+  // Whatever ends or is removed by itself meanwhile is no reason to stay.
+  job.replan = [stop](const planner::Snapshot& now) { return make_plan(stop, now); };
   job.afterwards = exit_;
   return run(std::move(job));
 }

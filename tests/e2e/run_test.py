@@ -242,6 +242,17 @@ class Lifecycle(SystemTest):
         wait_until(lambda: volume.exists() and volume.read_text() == "x\n" * 3, "two restarts")
 
 
+class SystemStop(SystemTest):
+    def test_containers_that_end_meanwhile_do_not_hold_it_up(self):
+        ending = [self.system.open("run", "--rm", "--network", "none", IMAGE, "sleep", str(length))
+                  for length in (0, 0, 0.1, 0.2)]
+        wait_until(lambda: self.system.json("ls", "-a", "--format", "json"), "a container")
+        self.assert_exit(self.system.run("system", "stop", "-t", "1", check=False), 0)
+        for each in ending:
+            each.communicate(timeout=60)
+        self.system.run("system", "start")
+
+
 def resident_kib(pid):
     for line in open(f"/proc/{pid}/status", encoding="ascii"):
         if line.startswith("VmRSS"):
