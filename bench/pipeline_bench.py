@@ -109,10 +109,8 @@ def main():
             daemon = [proportional_kib(home.daemon_pid()) / 1024]
             table.row("idle daemon, proportional set size", daemon, unit="MB", scale=1,
                       against=[30.0], limit=1.0)
-            machines = [pid for pid in home.processes()
-                        if "qemu-system" in "".join(home.command_line(pid)[:1])]
             table.row("idle VM's QEMU, proportional set size",
-                      [proportional_kib(pid) / 1024 for pid in machines], unit="MB", scale=1)
+                      [proportional_kib(pid) / 1024 for pid in home.machines()], unit="MB", scale=1)
         finally:
             home.remove()
     table.finish()

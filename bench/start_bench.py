@@ -68,17 +68,12 @@ def execs(table, ours, peer):
     ours.run("rm", "-f", "sleeper")
 
 
-def machines(ours):
-    return [pid for pid in ours.processes()
-            if "qemu-system" in "".join(ours.command_line(pid)[:1])]
-
-
 def memory(table, ours):
     for number in range(IDLE):
         ours.run("run", "-d", "--name", f"idle{number}", "--network", "none", system.IMAGE,
                  "sleep", "9999")
         if number + 1 in (1, IDLE):
-            sizes = [proportional_kib(pid) / 1024 for pid in machines(ours)]
+            sizes = [proportional_kib(pid) / 1024 for pid in ours.machines()]
             table.row(f"QEMU of an idle container, of {number + 1}", sizes, unit="MB", scale=1,
                       against=[60.0] if number else None, limit=1.0)
 

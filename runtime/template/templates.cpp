@@ -263,6 +263,11 @@ void Templates::work() {
 
 Result<> Templates::make(const Wanted& wanted) {
   make_room();
+  std::error_code error;
+  const fs::space_info space = fs::space(options_.folder, error);
+  if (error || space.available < limits::templates_room_bytes)
+    return fail(ErrorCode::NoSpace, "less than {} MiB are free for '{}'",
+                limits::templates_room_bytes >> 20, options_.folder);
   const std::string uuid = base::random_uuid();
   const std::string folder = folder_of(half_made_prefix + uuid);
   const std::string run_folder = options_.run_folder + "/" + uuid;

@@ -23,12 +23,6 @@ services:
 """
 
 
-def monitors(home):
-    """Process ids of this system's QEMUs."""
-    return sorted(pid for pid in home.processes()
-                  if any("qemu-system" in part for part in home.command_line(pid)[:1]))
-
-
 class Crash(SystemTest):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(dir=self.system.folder))
@@ -50,11 +44,11 @@ class Crash(SystemTest):
             self.assertEqual({name: entry["status"]
                               for name, entry in self.system.containers().items()},
                              {f"crashed-{name}-1": "running" for name in ("one", "two", "three")})
-            self.assertEqual(len(monitors(self.system)), 3)
+            self.assertEqual(len(self.system.machines()), 3)
             self.crash_during("down")
             self.system.run("down", cwd=self.folder)
             self.assertEqual(self.system.containers(), {})
-            wait_until(lambda: not monitors(self.system), "every VM to be gone")
+            wait_until(lambda: not self.system.machines(), "every VM to be gone")
         self.assertEqual(list((self.system.app_root / "containers").glob("*")), [])
 
     def test_a_run_survives_a_kill_at_any_moment(self):
@@ -66,17 +60,17 @@ class Crash(SystemTest):
                        "the interrupted run to settle")
             self.system.run("rm", "-f", name, check=False)
             self.assertNotIn(name, self.system.containers())
-            wait_until(lambda: not monitors(self.system), "no orphan")
+            wait_until(lambda: not self.system.machines(), "no orphan")
 
     def test_machines_outlive_the_daemon_and_are_taken_over(self):
         self.system.run("run", "-d", "--name", "survivor", "--network", "none", IMAGE, "sleep",
                         "10000")
-        before = monitors(self.system)
+        before = self.system.machines()
         self.assertEqual(len(before), 1)
         self.system.kill_daemon()
         self.assertTrue(alive(before[0]))
         self.system.run("system", "start")
-        self.assertEqual(monitors(self.system), before)
+        self.assertEqual(self.system.machines(), before)
         self.assertEqual(self.system.output("exec", "survivor", "echo", "here"), "here\n")
 
     def test_output_and_exit_code_of_the_daemons_absence_are_kept(self):

@@ -132,6 +132,14 @@ class System:
             return []
         return [part.decode(errors="replace") for part in raw.split(b"\0") if part]
 
+    def machines(self):
+        """Process ids of the QEMUs that containers run in; the one a template is being made in, which
+        alone has its memory in a file it shares, is none of them."""
+        def is_machine(words):
+            making = any("memory-backend-file" in word and '"share":true' in word for word in words)
+            return bool(words) and "qemu-system" in words[0] and not making
+        return sorted(pid for pid in self.processes() if is_machine(self.command_line(pid)))
+
     def processes(self):
         """Every process started for this system: it has the app root in its environment, or this
         system's folder in its arguments."""
