@@ -396,7 +396,10 @@ void ControlPort::greet(const guest::Greeting& greeting) {
     if (!session_) splitter_.expect_greeting();
     return;
   }
+  // Sent again before our answer had arrived: answering twice would be noise in the session.
+  if (session_ && greeting == current_) return;
   highest_epoch_ = greeting.epoch;
+  current_ = greeting;
   drop_session();
   outgoing_ = guest::format_greeting(greeting);
   outgoing_sent_ = 0;

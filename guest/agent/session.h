@@ -95,6 +95,7 @@ class ControlPort {
   guest::SessionSplitter splitter_;
   std::shared_ptr<Session> session_;
   uint64_t highest_epoch_ = 0;
+  guest::Greeting current_;  ///< Of `session_`.
   std::string outgoing_;
   size_t outgoing_sent_ = 0;
   bool write_scheduled_ = false;

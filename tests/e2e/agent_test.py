@@ -45,12 +45,8 @@ class Machine(boot.Machine):
         arguments[place] = f"socket,id=agent,path={self.folder}/agent.sock,server=on,wait=off"
         nic = next(n for n, text in enumerate(arguments) if "virtio-net-device" in text)
         arguments[nic] = json.dumps({**json.loads(arguments[nic]), "mac": "02:00:00:00:00:00"})
-        files = {"driver": "virtserialport", "bus": "serial.0", "nr": 2, "chardev": "files",
-                 "name": "container.files"}
         self.console = open(self.folder / "console", "wb")
-        return subprocess.Popen(arguments + ["-chardev", "null,id=files", "-device",
-                                             json.dumps(files)],
-                                stdin=subprocess.DEVNULL, stdout=self.console,
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=self.console,
                                 stderr=subprocess.STDOUT)
 
 
@@ -170,6 +166,24 @@ class Agent(unittest.TestCase):
         last = json.loads(events[-1])
         self.assertEqual((last["sequence"], last["exit_code"]), (2, 7))
         self.assertEqual(self.host.output("main")[1], "oops\n")
+
+    def test_a_greeting_sent_twice_is_answered_once(self):
+        self.host.socket.close()
+        line = b"container-agent hello " + b"5" * 32 + b" 7\n"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(str(self.machine.folder / "agent.sock"))
+            connection.sendall(line)
+            heard = b""
+            while line not in heard:
+                heard += connection.recv(1 << 16)
+            connection.sendall(line)
+            try:
+                while True:
+                    heard += connection.recv(1 << 16)
+            except TimeoutError:
+                pass
+        self.assertEqual(heard.count(line), 1)
 
     def test_further_processes_share_the_container_and_end_with_it(self):
         self.start("echo made > /tmp-file; sleep 1000")
