@@ -101,7 +101,7 @@ TEST_CASE("the field list is as long as the struct") {
                scale, cpus, memory_bytes, pids_limit, cap_add, cap_drop, privileged, init,
                stdin_open, tty, ulimits, sysctls, boot, build_machine] = full_service();
   (void)image;
-  CHECK(std::tuple_size_v<decltype(Fields<Service>::list)> == 42);
+  CHECK(std::tuple_size_v<decltype(Fields<Service>::list)> == 43);
 }
 
 TEST_CASE("a stack comes back the same from its JSON") {
