@@ -104,6 +104,7 @@ class Daemon {
                                                         .accelerator_reason = accelerator.reason,
                                                         .epoch = store_->epoch()},
                                        [this] { stop(); });
+    images_->store().set_users([this] { return service_->images_in_use(); });
     reconciler_->on_notice(
         [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });
     reconciler_->start([this](const Result<>& ready) {
@@ -123,7 +124,20 @@ class Daemon {
     server_ = TRY(api::HttpServer::start(std::move(listener), service_->routes(),
                                          {.protocol = std::string(api::upgrade_protocol)}));
     spdlog::info("ready, serving {}", paths_.api_socket());
+    collect_garbage();
     return {};
+  }
+
+  /// What loads and builds left that died with an earlier daemon.
+  void collect_garbage() {
+    const auto freed = std::make_shared<Result<uint64_t>>(uint64_t{0});
+    workers_->run([this, freed] { *freed = images_->store().collect(); },
+                  [freed] {
+                    if (!*freed)
+                      spdlog::warn("left-over image content stays: {}", freed->error().to_string());
+                    else if (**freed > 0)
+                      spdlog::info("{} KiB of left-over image content deleted", **freed / 1024);
+                  });
   }
 
   Result<> watch_signals() {

@@ -226,12 +226,16 @@ Service::Reply Service::load_image(const HttpRequest&, ByteStream& body) {
 }
 
 Service::Reply Service::remove_image(const HttpRequest& request) {
-  std::set<std::string> in_use;
-  for (const auto& [id, record] : TRY(snapshot()).containers) in_use.insert(record.image_digest);
   const image::Removed removed =
-      TRY(images_.remove(request.parameter("reference"), request.flag("force"), in_use));
+      TRY(images_.remove(request.parameter("reference"), request.flag("force")));
   return json_reply(
       {{"deleted", removed.references}, {"reclaimed_bytes", removed.reclaimed_bytes}});
+}
+
+Result<std::set<std::string>> Service::images_in_use() {
+  std::set<std::string> in_use;
+  for (const auto& [id, record] : TRY(snapshot()).containers) in_use.insert(record.image_digest);
+  return in_use;
 }
 
 // ---- plans -------------------------------------------------------------------------------------

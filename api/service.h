@@ -43,6 +43,8 @@ class Service {
   std::vector<Route> routes();
   /// On the loop: hand this to Reconciler::on_notice.
   void tell(const reconciler::ContainerNotice& notice);
+  /// Digests of the images that containers were made from. Not on the loop: it waits for it.
+  base::Result<std::set<std::string>> images_in_use();
 
  private:
   using Reply = base::Result<HttpReply>;

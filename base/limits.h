@@ -45,6 +45,11 @@ inline constexpr uint64_t manifest_bytes_max = 4u << 20;  ///< OCI manifest or i
 inline constexpr uint64_t image_config_bytes_max = 8u << 20;
 inline constexpr int image_index_depth_max = 4;
 inline constexpr uint32_t image_layers_max = 64;  ///< Partitions of an image disk.
+inline constexpr int64_t image_lease_s =
+    24 * 3600;  ///< What a dead pull keeps, since its last blob.
+inline constexpr uint32_t image_leases_max = 1024;  ///< With a name, alive or not.
+inline constexpr uint32_t image_lease_digests_max = 262'144;
+inline constexpr uint32_t image_lease_name_bytes_max = 1024;
 inline constexpr uint64_t layer_unpacked_bytes_max = 64ull << 30;
 inline constexpr uint32_t layer_entries_max = 4'000'000;
 

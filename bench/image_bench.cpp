@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -28,6 +29,7 @@ struct Case {
   image::Descriptor layer;
   std::string diff_id;
   uint64_t unpacked_bytes = 0;
+  std::optional<image::Lease> lease;  ///< Ends before its store.
   ~Case() { fs::remove_all(folder); }
 };
 
@@ -62,7 +64,8 @@ std::string made_layer() {
 }
 
 base::Result<> put(Case& made, const image::ByteSource& source) {
-  image::PieceWriter writer = TRY(made.store->begin_put());
+  made.lease.emplace(made.store->lease());
+  image::PieceWriter writer = TRY(made.store->begin_put(*made.lease));
   std::vector<char> piece(piece_bytes);
   uint64_t at = 0;
   while (const size_t count = TRY(source(piece))) {
@@ -104,7 +107,8 @@ void layer_to_disk(benchmark::State& state) {
   if (const auto prepared = prepare(made); !prepared)
     return state.SkipWithError(prepared.error().to_string().c_str());
   for (auto _ : state) {
-    if (const auto disk = image::make_layer(*made.store, made.layer, made.diff_id); !disk)
+    if (const auto disk = image::make_layer(*made.store, *made.lease, made.layer, made.diff_id);
+        !disk)
       return state.SkipWithError(disk.error().to_string().c_str());
     state.PauseTiming();
     fs::remove(made.store->layer_path(made.diff_id));

@@ -58,7 +58,7 @@ std::string folder_of(const std::string& name) {
 
 class Archive {
  public:
-  explicit Archive(Store& store) : store_(store) {}
+  Archive(Store& store, Lease& lease) : store_(store), lease_(lease) {}
 
   Result<> read(ByteSource source) {
     TarReader members = TRY(TarReader::create(std::move(source)));
@@ -147,6 +147,7 @@ class Archive {
   void name_image(ArchiveImage& image, const std::string& name);
 
   Store& store_;
+  Lease& lease_;
   std::optional<json> index_;
   std::optional<json> docker_;
   std::map<std::string, Member> members_;
@@ -164,7 +165,7 @@ Result<> Archive::take_content(const std::string& name, const std::optional<std:
   uint64_t at = 0;
   std::string media_type = layer_media_type;
   bool first = true;
-  PieceWriter writer = TRY(store_.begin_put());
+  PieceWriter writer = TRY(store_.begin_put(lease_));
   TRY(members.read_content([&](uint64_t offset, std::string_view bytes) -> Result<> {
     if (offset != at)  // no tool writes them, and a small archive would fill the disk
       return fail(ErrorCode::InvalidArgument, "'{}' has holes", base::escape_controls(name));
@@ -224,7 +225,7 @@ Result<Descriptor> Archive::docker_image(const json& entry) {
     manifest["layers"].push_back(
         {{"mediaType", member.media_type}, {"digest", member.digest}, {"size", member.size}});
   }
-  return store_.put_text(base::dump_json(manifest), manifest_media_type);
+  return store_.put_text(lease_, base::dump_json(manifest), manifest_media_type);
 }
 
 Result<> Archive::read_docker_manifest() {
@@ -243,8 +244,8 @@ Result<> Archive::read_docker_manifest() {
 
 }  // namespace
 
-Result<ArchiveContent> read_archive(Store& store, ByteSource source) {
-  Archive archive(store);
+Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source) {
+  Archive archive(store, lease);
   TRY(archive.read(TRY(decompressed(std::move(source)))));
   return archive.content();
 }

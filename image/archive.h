@@ -21,8 +21,9 @@ struct ArchiveContent {
   std::vector<std::string> notes;
 };
 
-/// Takes the archive's content into the store and says what is in it; names nothing yet. A
+/// Takes the archive's content into the store, kept by `lease`, and says what is in it; names
+/// nothing yet. A
 /// member's name is only ever compared, never used as a path.
-base::Result<ArchiveContent> read_archive(Store& store, ByteSource source);
+base::Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source);
 
 }  // namespace image

@@ -86,7 +86,7 @@ struct System {
     return unpack();
   }
   fs::path unpack() {
-    const std::string disk = images->resolve(name).value().layer_disks.at(0);
+    const std::string disk = images->resolve(name, "").value().layer_disks.at(0);
     const fs::path root = folder / "root";
     const auto checked =
         base::run_process({"/usr/bin/fsck.erofs", "--extract=" + root.string(), disk},
@@ -120,13 +120,13 @@ TEST_CASE("gzip and zstd, of the archive and of its layers, give the same disk")
   System plain;
   REQUIRE(plain.load(tar(oci_members({.layers = {tar(small_layer)}}))));
   const std::string expected =
-      base::read_file(plain.images->resolve(name).value().layer_disks.at(0), 1u << 20).value();
+      base::read_file(plain.images->resolve(name, "").value().layer_disks.at(0), 1u << 20).value();
   for (const auto& pack : {&gzip, &zstd}) {
     System system;
     const TestImage packed{.layers = {tar(small_layer)}, .packed = pack};
     const auto loaded = system.load(pack(tar(oci_members(packed))));
     REQUIRE_MESSAGE(loaded, loaded.error().to_string());
-    const std::string disk = system.images->resolve(name).value().layer_disks.at(0);
+    const std::string disk = system.images->resolve(name, "").value().layer_disks.at(0);
     CHECK(base::read_file(disk, 1u << 20).value() == expected);
   }
 }
@@ -255,7 +255,7 @@ TEST_CASE("extended attributes are bounded, and overlayfs takes no orders from a
                                         {"SCHILY.xattr.user.overlay.metacopy", "secret-place"},
                                         {"SCHILY.xattr.user.kept", "kept-value"}}),
                                    {.name = "a", .content = "x"}})}}))));
-  const std::string disk = content(system.images->resolve(name).value().layer_disks.at(0));
+  const std::string disk = content(system.images->resolve(name, "").value().layer_disks.at(0));
   CHECK(disk.find("secret-place") == std::string::npos);
   CHECK(disk.find("kept-value") != std::string::npos);
 }
@@ -411,8 +411,8 @@ TEST_CASE("an image that calls another's manifest a layer does not keep its cont
   REQUIRE(system.load(archive_of(index.dump(), members)));
   REQUIRE(system.load(tar(oci_members(
       {.layers = {tar({{.name = "c", .content = "c"}})}, .name = "localhost/other:1"}))));
-  REQUIRE(system.images->remove("localhost/other:1", false, {}));
-  const auto run = system.images->resolve(victim.name);
+  REQUIRE(system.images->remove("localhost/other:1", false));
+  const auto run = system.images->resolve(victim.name, "");
   REQUIRE_MESSAGE(run, run.error().to_string());
   CHECK(fs::exists(run->layer_disks.at(0)));
 }

@@ -1,7 +1,7 @@
 #include "image/images.h"
 
 #include <algorithm>
-#include <mutex>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -25,37 +25,87 @@ using base::Result;
 using nlohmann::json;
 namespace limits = base::limits;
 
+constexpr size_t digest_digits_min = 12;
+constexpr size_t digest_digits = 64;
+
 class StoredImages final : public Images {
  public:
-  StoredImages(ImagesOptions options, std::unique_ptr<Store> store)
-      : options_(std::move(options)), store_(std::move(store)) {}
+  StoredImages(const ImagesOptions& options, std::unique_ptr<Store> store)
+      : host_{.os = "linux", .architecture = options.architecture, .variant = {}},
+        store_(std::move(store)) {}
 
-  Result<reconciler::ImageRuntimeConfig> resolve(const std::string& reference) override;
+  Result<reconciler::ImageRuntimeConfig> resolve(const std::string& reference,
+                                                 const std::string& platform) override;
   Result<std::string> digest_of(const std::string& reference) override {
     return TRY(find(reference)).second.digest;
   }
   Result<std::vector<reconciler::ImageSummary>> list() override;
   Result<Loaded> load(const ArchiveSource& source) override;
   Result<json> inspect(const std::string& reference) override;
-  Result<Removed> remove(const std::string& reference, bool force,
-                         const std::set<std::string>& in_use) override;
+  Result<Removed> remove(const std::string& reference, bool force) override;
+  Store& store() override { return *store_; }
 
  private:
   using Named = std::pair<std::string, Descriptor>;
+  using MaybeNamed = std::optional<Named>;
   Result<Named> find(const std::string& reference) const;
-  Result<> make_layers(const Manifest& manifest, const Config& config);
-  Result<Loaded> take(const ArchiveSource& source);
-  Result<uint64_t> collect_garbage(const std::set<std::string>& in_use);
-  void mark(const std::string& first, std::set<std::string>& keep) const;
+  Result<MaybeNamed> find_manifest(const std::string& digits) const;
+  std::optional<Descriptor> manifest_in_store(const std::string& digest) const;
+  Result<> make_layers(Lease& lease, const Manifest& manifest, const Config& config);
+  Result<> take_image(Lease& lease, const std::string& shown, const Descriptor& descriptor,
+                      std::vector<std::string>& notes);
+  Result<> check_content(const Descriptor& descriptor) const;
   Result<json> describe(const Variant& variant) const;
 
-  const ImagesOptions options_;
+  const Platform host_;
   const std::unique_ptr<Store> store_;
-  std::mutex changing_;  ///< Held while content comes or goes.
 };
 
-/// A name; or, with a digest, any name of that repository that has it.
+/// The digits of `sha256:HEX` or of what may be the beginning of HEX; else nothing.
+std::string digest_digits_of(std::string_view reference) {
+  constexpr std::string_view scheme = "sha256:";
+  const bool has_scheme = reference.starts_with(scheme);
+  if (has_scheme) reference.remove_prefix(scheme.size());
+  const bool is_hex = reference.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  if (!is_hex || reference.size() < digest_digits_min || reference.size() > digest_digits)
+    return {};
+  return std::string(reference);
+}
+
+/// A descriptor of `digest`, if that is a manifest or an index in the store.
+std::optional<Descriptor> StoredImages::manifest_in_store(const std::string& digest) const {
+  const auto text = store_->read(digest, limits::manifest_bytes_max);
+  if (!text || !text->starts_with('{')) return std::nullopt;
+  const auto document = base::parse_json(*text);
+  if (!document || !document->is_object()) return std::nullopt;
+  if (!is_index(*document) && !manifest_from_json(*document)) return std::nullopt;
+  return Descriptor{
+      .media_type = base::json_string_or(
+          *document, "mediaType", is_index(*document) ? index_media_type : manifest_media_type),
+      .digest = digest,
+      .size = text->size()};
+}
+
+auto StoredImages::find_manifest(const std::string& digits) const -> Result<MaybeNamed> {
+  MaybeNamed found;
+  for (const std::string& digest : TRY(store_->blobs("sha256:" + digits))) {
+    const auto descriptor = manifest_in_store(digest);
+    if (!descriptor) continue;
+    if (found)
+      return fail(ErrorCode::InvalidArgument,
+                  "more than one image's digest begins with {}; write more digits", digits);
+    found = Named{digest, *descriptor};
+  }
+  return found;
+}
+
+/// A name; with a digest too, any name of that repository that has it; a digest, or its beginning.
 Result<StoredImages::Named> StoredImages::find(const std::string& reference) const {
+  const std::string digits = digest_digits_of(reference);
+  if (reference.starts_with("sha256:") && digits.size() == digest_digits) {
+    if (auto manifest = TRY(find_manifest(digits))) return *manifest;
+    return fail(ErrorCode::NotFound, "no image on this system has the digest {}", reference);
+  }
   const Reference wanted = TRY(parse_reference(reference));
   const auto tags = store_->tags();
   if (const auto found = tags.find(wanted.full()); found != tags.end()) return *found;
@@ -63,37 +113,42 @@ Result<StoredImages::Named> StoredImages::find(const std::string& reference) con
     if (!wanted.digest.empty() && descriptor.digest == wanted.digest &&
         name.starts_with(wanted.repository() + ":"))
       return Named{name, descriptor};
+  if (!digits.empty())
+    if (auto manifest = TRY(find_manifest(digits))) return *manifest;
   return fail(ErrorCode::NotFound,
               "image '{}' is not on this system; load it with: container image load -i FILE",
               base::escape_controls(wanted.display()));
 }
 
-Result<> StoredImages::make_layers(const Manifest& manifest, const Config& config) {
+Result<> StoredImages::make_layers(Lease& lease, const Manifest& manifest, const Config& config) {
   if (config.diff_ids.size() != manifest.layers.size())
     return fail(ErrorCode::InvalidArgument, "the manifest has {} layers and its config names {}",
                 manifest.layers.size(), config.diff_ids.size());
   for (size_t i = 0; i < manifest.layers.size(); ++i)
-    TRY_DURING(make_layer(*store_, manifest.layers[i], config.diff_ids[i]), "layer {} of {}", i + 1,
-               manifest.layers.size());
+    TRY_DURING(make_layer(*store_, lease, manifest.layers[i], config.diff_ids[i]), "layer {} of {}",
+               i + 1, manifest.layers.size());
   return {};
 }
 
-Result<reconciler::ImageRuntimeConfig> StoredImages::resolve(const std::string& reference) {
+Result<reconciler::ImageRuntimeConfig> StoredImages::resolve(const std::string& reference,
+                                                             const std::string& platform) {
+  const Platform wanted = platform.empty() ? host_ : TRY(parse_platform(platform));
   const Named image = TRY(find(reference));
-  const Variant variant =
-      TRY(choose_variant(*store_, reference, image.second, options_.architecture));
+  auto hold = store_->hold(image.second.digest);
+  const Variant variant = TRY(choose_variant(*store_, reference, image.second, wanted));
   const Manifest manifest = TRY(read_manifest(*store_, variant.descriptor));
   Config config = TRY(read_config(*store_, manifest.config));
   const bool complete = std::all_of(
       config.diff_ids.begin(), config.diff_ids.end(),
       [&](const std::string& diff_id) { return base::path_exists(store_->layer_path(diff_id)); });
   if (!complete || config.diff_ids.size() != manifest.layers.size()) {
-    const std::lock_guard lock(changing_);
-    TRY_DURING(make_layers(manifest, config), "prepare image '{}'", reference);
+    Lease lease = store_->lease();
+    TRY_DURING(make_layers(lease, manifest, config), "prepare image '{}'", reference);
   }
   reconciler::ImageRuntimeConfig resolved = std::move(config.runtime);
   resolved.reference = image.first;
   resolved.digest = image.second.digest;
+  resolved.hold = std::move(hold);
   for (const std::string& diff_id : config.diff_ids)
     resolved.layer_disks.push_back(store_->layer_path(diff_id));
   return resolved;
@@ -105,7 +160,7 @@ Result<std::vector<reconciler::ImageSummary>> StoredImages::list() {
     reconciler::ImageSummary& image = images.emplace_back();
     image.reference = name;
     image.digest = descriptor.digest;
-    const auto variant = choose_variant(*store_, name, descriptor, options_.architecture);
+    const auto variant = choose_variant(*store_, name, descriptor, host_);
     if (!variant) continue;  // of another platform: there, but not to be run here
     const auto manifest = read_manifest(*store_, variant->descriptor);
     if (!manifest) continue;
@@ -123,33 +178,17 @@ Result<std::vector<reconciler::ImageSummary>> StoredImages::list() {
 // ---- loading -----------------------------------------------------------------------------------
 
 Result<Loaded> StoredImages::load(const ArchiveSource& source) {
-  const std::lock_guard lock(changing_);
-  store_->forget_new();
-  Result<Loaded> loaded = take(source);
-  // What no name leads to came for nothing: all of it after a failure, else members of no image.
-  std::set<std::string> named;
-  for (const auto& [name, descriptor] : store_->tags()) mark(descriptor.digest, named);
-  store_->discard_new(named);
-  return loaded;
-}
-
-Result<Loaded> StoredImages::take(const ArchiveSource& source) {
-  ArchiveContent content = TRY(read_archive(
-      *store_, [&](std::span<char> buffer) { return source(buffer.data(), buffer.size()); }));
+  Lease lease = store_->lease();  // members of no image, or all after a failure, go with it
+  ArchiveContent content = TRY(read_archive(*store_, lease, [&](std::span<char> buffer) {
+    return source(buffer.data(), buffer.size());
+  }));
   Loaded loaded{.references = {}, .notes = std::move(content.notes)};
   std::vector<Named> names;
   const auto before = store_->tags();
   for (const ArchiveImage& image : content.images) {
-    const std::string shown =
-        image.references.empty() ? image.descriptor.digest : image.references.front();
-    if (!store_->has(image.descriptor.digest))
-      return fail(ErrorCode::InvalidArgument, "the archive lists '{}' but does not hold it",
-                  base::escape_controls(shown));
-    const Variant variant =
-        TRY(choose_variant(*store_, shown, image.descriptor, options_.architecture));
-    const Manifest manifest = TRY(read_manifest(*store_, variant.descriptor));
-    const Config config = TRY(read_config(*store_, manifest.config));
-    TRY_DURING(make_layers(manifest, config), "load '{}'", shown);
+    const std::string shown = base::escape_controls(
+        image.references.empty() ? image.descriptor.digest : image.references.front());
+    TRY_DURING(take_image(lease, shown, image.descriptor, loaded.notes), "load '{}'", shown);
     if (image.references.empty())
       loaded.notes.push_back(fmt::format("{} has no name in the archive and was not kept", shown));
     for (const std::string& reference : image.references) {
@@ -165,6 +204,40 @@ Result<Loaded> StoredImages::take(const ArchiveSource& source) {
                 "no image in the archive has a name; save it with one (docker save NAME:TAG)");
   TRY(store_->tag(names));
   return loaded;
+}
+
+/// All that is there of it must be what it says; layers are made for this machine's platform, for
+/// others when they are first used.
+Result<> StoredImages::take_image(Lease& lease, const std::string& shown,
+                                  const Descriptor& descriptor, std::vector<std::string>& notes) {
+  if (!store_->has(descriptor.digest))
+    return fail(ErrorCode::InvalidArgument, "the archive lists it but does not hold it");
+  const std::vector<Variant> variants = TRY(variants_of(*store_, descriptor));
+  if (variants.empty())
+    return fail(ErrorCode::InvalidArgument, "the archive holds its index but none of its content");
+  for (const Variant& variant : variants) TRY(check_content(variant.descriptor));
+  const auto own = choose_variant(*store_, shown, descriptor, host_);
+  if (!own) {
+    notes.push_back(own.error().to_string());
+    return {};
+  }
+  const Manifest manifest = TRY(read_manifest(*store_, own->descriptor));
+  const Config config = TRY(read_config(*store_, manifest.config));
+  return make_layers(lease, manifest, config);
+}
+
+/// That a manifest's config and layers are in the store, with the announced sizes.
+Result<> StoredImages::check_content(const Descriptor& descriptor) const {
+  const Manifest manifest = TRY(read_manifest(*store_, descriptor));
+  std::vector<Descriptor> parts = manifest.layers;
+  parts.push_back(manifest.config);
+  for (const Descriptor& part : parts) {
+    const uint64_t size = TRY(store_->size_of(part.digest));
+    if (size != part.size)
+      return fail(ErrorCode::InvalidArgument, "{} has {} bytes where {} were announced",
+                  part.digest, size, part.size);
+  }
+  return {};
 }
 
 // ---- looking -----------------------------------------------------------------------------------
@@ -197,58 +270,30 @@ Result<json> StoredImages::inspect(const std::string& reference) {
 
 // ---- removing ----------------------------------------------------------------------------------
 
-/// Everything that `first` leads to. What cannot be read leads nowhere, and is kept itself.
-void StoredImages::mark(const std::string& first, std::set<std::string>& keep) const {
-  std::vector<std::string> waiting{first};
-  // Not `keep`: one image may call a layer what for another is its manifest.
-  std::set<std::string> seen;
-  while (!waiting.empty()) {
-    const std::string digest = std::move(waiting.back());
-    waiting.pop_back();
-    if (!seen.insert(digest).second) continue;
-    keep.insert(digest);
-    const auto text = store_->read(digest, limits::manifest_bytes_max);
-    if (!text) continue;
-    const auto document = base::parse_json(*text);
-    if (!document || !document->is_object()) continue;
-    if (is_index(*document)) {
-      for (const json& one : document->at("manifests"))
-        if (const auto child = descriptor_from_json(one)) waiting.push_back(child->digest);
-      continue;
-    }
-    const auto manifest = manifest_from_json(*document);
-    if (!manifest) continue;
-    keep.insert(manifest->config.digest);
-    for (const Descriptor& layer : manifest->layers) keep.insert(layer.digest);
-    if (const auto config = read_config(*store_, manifest->config))
-      keep.insert(config->diff_ids.begin(), config->diff_ids.end());
-  }
-}
-
-Result<uint64_t> StoredImages::collect_garbage(const std::set<std::string>& in_use) {
-  std::set<std::string> keep;
-  for (const auto& [name, descriptor] : store_->tags()) mark(descriptor.digest, keep);
-  for (const std::string& digest : in_use) mark(digest, keep);
-  return store_->sweep(keep);
-}
-
-Result<Removed> StoredImages::remove(const std::string& reference, bool force,
-                                     const std::set<std::string>& in_use) {
-  const std::lock_guard lock(changing_);
+Result<Removed> StoredImages::remove(const std::string& reference, bool force) {
   const Named image = TRY(find(reference));
-  if (!force && in_use.contains(image.second.digest))
+  if (!force && TRY(store_->users()).contains(image.second.digest))
     return fail(ErrorCode::Busy,
                 "image '{}' is used by a container; remove the container first, or use --force",
                 base::escape_controls(reference));
-  TRY(store_->untag(image.first));
-  return Removed{.references = {image.first}, .reclaimed_bytes = TRY(collect_garbage(in_use))};
+  std::vector<std::string> names;
+  for (const auto& [name, descriptor] : store_->tags())
+    if (name == image.first || (is_digest(image.first) && descriptor.digest == image.second.digest))
+      names.push_back(name);
+  if (names.size() > 1 && !force)
+    return fail(ErrorCode::Busy,
+                "image '{}' has more than one name ({}); remove them by name, or use --force",
+                base::escape_controls(reference), base::join(names, ", "));
+  TRY(store_->untag(names));
+  if (names.empty()) names.push_back(image.first);  // by its digest, and nothing named it
+  return Removed{.references = std::move(names), .reclaimed_bytes = TRY(store_->collect())};
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Images>> Images::open(ImagesOptions options) {
   std::unique_ptr<Store> store = TRY(Store::open(options.root));
-  return std::make_unique<StoredImages>(std::move(options), std::move(store));
+  return std::make_unique<StoredImages>(options, std::move(store));
 }
 
 }  // namespace image

@@ -1,18 +1,20 @@
 #pragma once
 /// The images of one system: what the rest of the program knows of image/.
 ///
-/// Thread-safe and blocking. Two programs cannot share one store: `open` holds a lock on it.
+/// Thread-safe and blocking; calls run side by side. Two programs cannot share one store: `open`
+/// holds a lock on it. A reference is a name, or the digest of a manifest in the store: `sha256:…`
+/// or at least 12 of its digits, where only one manifest begins so.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
 #include "base/result.h"
+#include "image/store.h"
 #include "reconciler/ports/image.h"
 
 namespace image {
@@ -43,10 +45,12 @@ class Images : public reconciler::ImagePort {
   virtual base::Result<Loaded> load(const ArchiveSource& source) = 0;
   /// {reference, digest, descriptor, variants: [{platform, digest, size, config}]}.
   virtual base::Result<nlohmann::json> inspect(const std::string& reference) = 0;
-  /// Forgets the name, and content nothing names any more. Busy if its digest is one of `in_use`,
-  /// unless `force`; content of `in_use` stays either way.
-  virtual base::Result<Removed> remove(const std::string& reference, bool force,
-                                       const std::set<std::string>& in_use) = 0;
+  /// Forgets the name, or all names of the digest, and content nothing leads to any more. Busy if a
+  /// container uses it, or a digest has several names, unless `force`; what containers use stays
+  /// either way.
+  virtual base::Result<Removed> remove(const std::string& reference, bool force) = 0;
+  /// Content, for those who bring it in or carry it out: registries, the builder.
+  virtual Store& store() = 0;
 };
 
 }  // namespace image

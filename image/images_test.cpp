@@ -72,7 +72,7 @@ TEST_CASE("an OCI archive is loaded and says how to run") {
   REQUIRE_MESSAGE(loaded, loaded.error().to_string());
   CHECK(loaded->references == std::vector<std::string>{"localhost/test:1"});
   system.open();  // all of it is on disk
-  const auto run = system.images->resolve("localhost/test:1");
+  const auto run = system.images->resolve("localhost/test:1", "");
   REQUIRE_MESSAGE(run, run.error().to_string());
   CHECK(run->entrypoint == std::vector<std::string>{"/bin/sh", "-c"});
   CHECK(run->command == std::vector<std::string>{"run"});
@@ -97,7 +97,7 @@ TEST_CASE("an OCI archive is loaded and says how to run") {
 TEST_CASE("a docker archive gives the same image, also with links between its layers") {
   System system;
   REQUIRE(system.images->load(source_of(tar(docker_members(sample())))));
-  CHECK(system.images->resolve("localhost/test:1").value().layer_disks.size() == 2);
+  CHECK(system.images->resolve("localhost/test:1", "").value().layer_disks.size() == 2);
 
   TestImage twice = sample();
   twice.layers[1] = twice.layers[0];
@@ -108,7 +108,7 @@ TEST_CASE("a docker archive gives the same image, also with links between its la
       member = {.name = "1/layer.tar", .content = {}, .type = '2', .link = "../0/layer.tar"};
   const auto loaded = system.images->load(source_of(tar(members)));
   REQUIRE_MESSAGE(loaded, loaded.error().to_string());
-  CHECK(system.images->resolve("localhost/twice:1").value().layer_disks.size() == 2);
+  CHECK(system.images->resolve("localhost/twice:1", "").value().layer_disks.size() == 2);
 }
 
 TEST_CASE("list and inspect show what was loaded") {
@@ -138,14 +138,17 @@ TEST_CASE("a name that moves says so; content nobody names goes with the last na
   CHECK(moved->notes[0].find(first) != std::string::npos);
 
   const std::string second = system.images->digest_of("localhost/test:1").value();
-  const auto busy = system.images->remove("localhost/test:1", false, {second});
+  system.images->store().set_users(
+      [&]() -> base::Result<std::set<std::string>> { return std::set<std::string>{second}; });
+  const auto busy = system.images->remove("localhost/test:1", false);
   REQUIRE_FALSE(busy);
   CHECK(busy.error().code() == ErrorCode::Busy);
-  const auto forced = system.images->remove("localhost/test:1", true, {second});
+  const auto forced = system.images->remove("localhost/test:1", true);
   REQUIRE(forced);
   CHECK(system.files("layers/sha256") == 3);  // a container still uses them
   REQUIRE(system.images->load(source_of(tar(oci_members(other)))));
-  const auto removed = system.images->remove("localhost/test:1", false, {});
+  system.images->store().set_users({});
+  const auto removed = system.images->remove("localhost/test:1", false);
   REQUIRE(removed);
   CHECK(removed->reclaimed_bytes > 0);
   CHECK(system.files("layers/sha256") == 0);
@@ -154,15 +157,67 @@ TEST_CASE("a name that moves says so; content nobody names goes with the last na
 
 TEST_CASE("what is not there says how to get it") {
   System system;
-  const auto missing = system.images->resolve("alpine");
+  const auto missing = system.images->resolve("alpine", "");
   REQUIRE_FALSE(missing);
   CHECK(missing.error().code() == ErrorCode::NotFound);
   CHECK(missing.error().to_string().find("container image load") != std::string::npos);
+}
+
+TEST_CASE("an image of another platform is kept, and made into disks when it is asked for") {
+  System system;
   TestImage foreign = sample();
   foreign.architecture = "arm64";
-  const std::string text = refused(system, tar(oci_members(foreign))).to_string();
-  CHECK(text.find("no content for platform linux/amd64; available platforms: linux/arm64") !=
-        std::string::npos);
+  const auto loaded = system.images->load(source_of(tar(oci_members(foreign))));
+  REQUIRE_MESSAGE(loaded, loaded.error().to_string());
+  REQUIRE(loaded->notes.size() == 1);
+  CHECK(loaded->notes[0] ==
+        "image 'localhost/test:1' has no content for platform linux/amd64; available platforms: "
+        "linux/arm64");
+  const auto here = system.images->resolve("localhost/test:1", "");
+  REQUIRE_FALSE(here);
+  CHECK(here.error().code() == ErrorCode::NotFound);
+  CHECK(system.files("layers/sha256") == 0);
+  const auto there = system.images->resolve("localhost/test:1", "linux/aarch64");
+  REQUIRE_MESSAGE(there, there.error().to_string());
+  CHECK(there->architecture == "arm64");
+  CHECK(there->layer_disks.size() == 2);
+  CHECK(system.files("layers/sha256") == 2);
+  CHECK_FALSE(system.images->resolve("localhost/test:1", "arm64 please"));
+}
+
+TEST_CASE("an image is also named by its digest, or by enough of it") {
+  System system;
+  REQUIRE(system.images->load(source_of(tar(oci_members(sample())))));
+  const std::string digest = system.images->digest_of("localhost/test:1").value();
+  const std::string digits = digest.substr(7);
+  CHECK(system.images->digest_of(digest).value() == digest);
+  CHECK(system.images->digest_of(digits.substr(0, 12)).value() == digest);
+  CHECK(system.images->resolve(digits.substr(0, 20), "").value().digest == digest);
+  CHECK_FALSE(system.images->digest_of(digits.substr(0, 11)));
+  const auto config = system.images->inspect(digest).value();
+  CHECK(config.at("reference") == digest);
+  const std::string layer = image::digest_of(sample().layers[0]);
+  const auto not_a_manifest = system.images->digest_of(layer);
+  REQUIRE_FALSE(not_a_manifest);
+  CHECK(not_a_manifest.error().to_string() == "no image on this system has the digest " + layer);
+  const auto hold = system.images->store().hold(digest);
+  REQUIRE(system.images->remove("localhost/test:1", false));
+  CHECK(system.images->resolve(digest, "").value().layer_disks.size() == 2);  // it has no name
+}
+
+TEST_CASE("removing by digest forgets every name of it, if that is meant") {
+  System system;
+  REQUIRE(system.images->load(source_of(tar(oci_members(sample())))));
+  TestImage twin = sample();
+  twin.name = "localhost/twin:1";
+  REQUIRE(system.images->load(source_of(tar(oci_members(twin)))));
+  const std::string digest = system.images->digest_of("localhost/test:1").value();
+  const auto asked = system.images->remove(digest, false);
+  REQUIRE_FALSE(asked);
+  CHECK(asked.error().to_string().find("localhost/test:1, localhost/twin:1") != std::string::npos);
+  CHECK(system.images->remove(digest, true)->references ==
+        std::vector<std::string>{"localhost/test:1", "localhost/twin:1"});
+  CHECK(system.files("blobs/sha256") == 0);
 }
 
 TEST_CASE("two systems cannot share a store") {

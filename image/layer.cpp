@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <mutex>
 
 #include <sys/stat.h>
 
@@ -50,7 +51,12 @@ Result<> drain(const ByteSource& source) {
 
 }  // namespace
 
-Result<> make_layer(const Store& store, const Descriptor& layer, const std::string& diff_id) {
+Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
+                    const std::string& diff_id) {
+  TRY(lease.keep(layer.digest));
+  TRY(lease.keep(diff_id));
+  const std::shared_ptr<std::mutex> turn = store.layer_turn(diff_id);
+  const std::lock_guard only_one(*turn);
   if (base::path_exists(store.layer_path(diff_id))) return {};
   const base::UniqueFd blob = TRY(store.open_blob(layer.digest));
   struct stat info {};
@@ -62,7 +68,7 @@ Result<> make_layer(const Store& store, const Descriptor& layer, const std::stri
   Sha256 content_hash;
   const ByteSource compressed = hashed(read_from(blob.get()), compressed_hash);
   const ByteSource content = hashed(TRY(decompressed(compressed)), content_hash);
-  Ingest disk = TRY(store.begin_layer());
+  Ingest disk = TRY(store.begin_layer(lease));
   ErofsOptions options;
   options.unpacked_bytes_max = base::limits::layer_unpacked_bytes_max;
   options.tree = {.entries_max = base::limits::layer_entries_max,

@@ -9,7 +9,8 @@
 namespace image {
 
 /// Makes the EROFS disk of `diff_id` from the blob `layer`, unless it is there. InvalidArgument
-/// if blob or content have other digests than they should, or a limit is passed.
-base::Result<> make_layer(const Store& store, const Descriptor& layer, const std::string& diff_id);
+/// if blob or content have other digests than they should, or a limit is passed. `lease` keeps it.
+base::Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
+                          const std::string& diff_id);
 
 }  // namespace image

@@ -1,6 +1,7 @@
 #include "image/manifest.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 
@@ -20,6 +21,7 @@ namespace limits = base::limits;
 
 /// Of one image, in all its indexes: ones that list each other would be read without end.
 constexpr uint32_t documents_max = 1000;
+constexpr size_t platform_bytes_max = 64;
 
 std::vector<std::string> texts(const json& object, const char* key) {
   std::vector<std::string> list;
@@ -74,6 +76,12 @@ Result<> check_media_type(const json& document, const Descriptor& descriptor) {
               base::escape_controls(said));
 }
 
+/// Whether a config of this type describes a root file system; other artifacts have others.
+bool is_image_config(const std::string& media_type) {
+  return media_type.empty() || media_type == config_media_type ||
+         media_type == "application/vnd.docker.container.image.v1+json";
+}
+
 /// Walks from an index to its manifests.
 class VariantSearch {
  public:
@@ -111,18 +119,63 @@ Result<> VariantSearch::visit(const Descriptor& descriptor, const json& said, in
   variant.platform.variant = platform_text_or(said, "variant");
   if (variant.platform.architecture.empty()) {  // an index may leave it to the config
     const Manifest manifest = TRY(manifest_from_json(document));
+    if (!is_image_config(manifest.config.media_type)) {
+      variant.platform = {.os = "unknown", .architecture = "unknown", .variant = {}};
+      found_.push_back(std::move(variant));
+      return {};
+    }
     const Config config = TRY(read_config(store_, manifest.config));
-    variant.platform.os = config.os;
-    variant.platform.architecture = config.runtime.architecture;
+    variant.platform = {
+        .os = config.os, .architecture = config.runtime.architecture, .variant = config.variant};
   }
   found_.push_back(std::move(variant));
   return {};
+}
+
+/// Both normalized. A 32-bit ARM processor runs what older ones do.
+bool suits(const Platform& offered, const Platform& wanted) {
+  if (offered.os != wanted.os || offered.architecture != wanted.architecture) return false;
+  if (offered.variant == wanted.variant) return true;
+  return wanted.architecture == "arm" && offered.variant < wanted.variant;
 }
 
 }  // namespace
 
 std::string Platform::text() const {
   return os + "/" + architecture + (variant.empty() ? "" : "/" + variant);
+}
+
+Result<Platform> parse_platform(std::string_view text) {
+  const std::vector<std::string> pieces = base::split(text, '/');
+  const bool has_form =
+      (pieces.size() == 2 || pieces.size() == 3) && text.size() <= platform_bytes_max &&
+      std::all_of(pieces.begin(), pieces.end(), [](const std::string& piece) {
+        return !piece.empty() &&
+               piece.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") ==
+                   std::string::npos;
+      });
+  if (!has_form)
+    return fail(ErrorCode::InvalidArgument,
+                "'{}' is no platform; write for instance linux/amd64 or linux/arm/v7",
+                base::escape_controls(text));
+  return normalized({.os = pieces[0],
+                     .architecture = pieces[1],
+                     .variant = pieces.size() == 3 ? pieces[2] : std::string()});
+}
+
+Platform normalized(Platform platform) {
+  std::string& architecture = platform.architecture;
+  std::string& variant = platform.variant;
+  if (architecture == "x86_64" || architecture == "x86-64") architecture = "amd64";
+  if (architecture == "aarch64") architecture = "arm64";
+  if (architecture == "i386") architecture = "386";
+  if (architecture == "armhf") architecture = "arm";
+  if (architecture == "armel") std::tie(architecture, variant) = std::pair("arm", "v6");
+  if (architecture == "arm64" && (variant == "v8" || variant == "8")) variant.clear();
+  if (architecture == "amd64" && variant == "v1") variant.clear();
+  if (architecture == "arm" && variant.empty()) variant = "v7";
+  if (architecture == "arm" && !variant.starts_with('v')) variant = "v" + variant;
+  return platform;
 }
 
 Result<Descriptor> descriptor_from_json(const json& document) {
@@ -165,6 +218,7 @@ Result<Config> config_from_json(const json& document) {
   Config config;
   config.created = base::json_string_or(document, "created", "");
   config.os = base::json_string_or(document, "os", "linux");
+  config.variant = base::json_string_or(document, "variant", "");
   reconciler::ImageRuntimeConfig& runtime = config.runtime;
   runtime.architecture = base::json_string_or(document, "architecture", "");
   const auto rootfs = document.find("rootfs");
@@ -215,18 +269,24 @@ Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& d
 }
 
 Result<Variant> choose_variant(const Store& store, const std::string& reference,
-                               const Descriptor& descriptor, const std::string& architecture) {
-  const std::vector<Variant> variants = TRY(variants_of(store, descriptor));
+                               const Descriptor& descriptor, const Platform& platform) {
+  std::vector<Variant> variants = TRY(variants_of(store, descriptor));
+  const Platform wanted = normalized(platform);
+  Variant* best = nullptr;
   std::vector<std::string> others;
-  for (const Variant& variant : variants) {
-    if (variant.platform.os == "linux" && variant.platform.architecture == architecture)
-      return variant;
-    if (variant.platform.os != "unknown") others.push_back(variant.platform.text());
+  for (Variant& variant : variants) {
+    if (variant.platform.os == "unknown") continue;  // an attestation
+    others.push_back(variant.platform.text());
+    if (suits(normalized(variant.platform), wanted) &&
+        (best == nullptr ||
+         normalized(variant.platform).variant > normalized(best->platform).variant))
+      best = &variant;
   }
+  if (best != nullptr) return *best;
   return fail(ErrorCode::NotFound,
-              "image '{}' has no content for platform linux/{}; available platforms: {}",
-              base::escape_controls(reference), architecture,
-              others.empty() ? "none" : base::join(others, ", "));
+              "image '{}' has no content for platform {}; available platforms: {}",
+              base::escape_controls(reference), platform.text(),
+              others.empty() ? "none" : base::escape_controls(base::join(others, ", ")));
 }
 
 }  // namespace image

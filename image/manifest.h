@@ -16,6 +16,7 @@
 namespace image {
 
 inline constexpr const char* manifest_media_type = "application/vnd.oci.image.manifest.v1+json";
+inline constexpr const char* index_media_type = "application/vnd.oci.image.index.v1+json";
 inline constexpr const char* config_media_type = "application/vnd.oci.image.config.v1+json";
 inline constexpr const char* layer_media_type = "application/vnd.oci.image.layer.v1.tar";
 
@@ -29,7 +30,14 @@ struct Platform {
   std::string architecture;
   std::string variant;
   std::string text() const;
+  bool operator==(const Platform&) const = default;
 };
+
+/// `linux/arm64`, `linux/arm/v7`, `linux/x86_64`. InvalidArgument says what is allowed.
+base::Result<Platform> parse_platform(std::string_view text);
+/// What the names people and tools use for it stand for: `x86_64` is `amd64`, `arm64/v8` is
+/// `arm64`, `arm` is `arm/v7`.
+Platform normalized(Platform platform);
 
 /// One image of an index, or the only one of a manifest.
 struct Variant {
@@ -43,6 +51,7 @@ struct Config {
   std::vector<std::string> diff_ids;
   std::string created;
   std::string os;
+  std::string variant;  ///< Of the architecture; may be empty.
 };
 
 base::Result<Descriptor> descriptor_from_json(const nlohmann::json& json);
@@ -53,9 +62,10 @@ base::Result<Config> config_from_json(const nlohmann::json& json);
 
 /// The images behind a descriptor; those whose manifest is not in the store are left out.
 base::Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& descriptor);
-/// NotFound lists what there is instead.
+/// The one for `platform`; else, for 32-bit ARM, the one for the newest older processor. NotFound
+/// lists what there is instead.
 base::Result<Variant> choose_variant(const Store& store, const std::string& reference,
-                                     const Descriptor& descriptor, const std::string& architecture);
+                                     const Descriptor& descriptor, const Platform& platform);
 
 base::Result<nlohmann::json> read_json(const Store& store, const Descriptor& descriptor,
                                        uint64_t bytes_max);

@@ -41,13 +41,6 @@ Result<base::UniqueFd> take_lock(const std::string& path) {
   return base::fail_errno(errno, fmt::format("lock '{}'", path));
 }
 
-/// The digest that the name of a blob or of a layer's disk stands for.
-std::string digest_of_file(const fs::path& path) {
-  std::string name = path.filename();
-  if (name.ends_with(layer_suffix)) name.resize(name.size() - layer_suffix.size());
-  return "sha256:" + name;
-}
-
 json to_json(const std::string& reference, const Descriptor& descriptor) {
   return {{"mediaType", descriptor.media_type},
           {"digest", descriptor.digest},
@@ -58,7 +51,7 @@ json to_json(const std::string& reference, const Descriptor& descriptor) {
 }  // namespace
 
 Ingest::~Ingest() {
-  if (fd_) ::unlink(path_.c_str());
+  if (fd_ && !path_.empty()) ::unlink(path_.c_str());
 }
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& root) {
@@ -67,12 +60,14 @@ Result<std::unique_ptr<Store>> Store::open(const std::string& root) {
   std::unique_ptr<Store> store(new Store(root, std::move(lock)));
   TRY(store->prepare());
   TRY_DURING(store->load_index(), "read the image store's index");
+  TRY_DURING(store->load_leases(), "read the image store's leases");
+  TRY_DURING(store->drop_partials(), "drop unfinished blobs");
   return store;
 }
 
 Result<> Store::prepare() {
   TRY(base::remove_tree(root_ + "/ingest"));
-  for (const char* folder : {"/ingest", "/blobs/sha256", "/layers/sha256"})
+  for (const char* folder : {"/ingest", "/partial", "/leases", "/blobs/sha256", "/layers/sha256"})
     TRY(base::make_directories(root_ + folder));
   if (base::path_exists(root_ + "/oci-layout")) return {};
   return base::write_file_atomically(root_ + "/oci-layout",
@@ -112,35 +107,49 @@ std::string Store::blob_path(const std::string& digest) const {
   return fmt::format("{}/blobs/sha256/{}", root_, digest_hex(digest));
 }
 
+std::string Store::partial_path(const std::string& digest) const {
+  return fmt::format("{}/partial/{}", root_, digest_hex(digest));
+}
+
 std::string Store::layer_path(const std::string& diff_id) const {
   return fmt::format("{}/layers/sha256/{}{}", root_, digest_hex(diff_id), layer_suffix);
 }
 
 // ---- writing -----------------------------------------------------------------------------------
 
-Result<Ingest> Store::begin() const {
+Result<Ingest> Store::begin(const Lease& lease) const {
   std::string path = fmt::format("{}/ingest/{}", root_, base::random_hex(16));
   base::UniqueFd fd = TRY(base::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW));
-  return Ingest(std::move(path), std::move(fd));
+  return Ingest(std::move(path), std::move(fd), lease.record_);
 }
 
-Result<Ingest> Store::begin_layer() const { return begin(); }
+Result<Ingest> Store::begin_layer(const Lease& lease) const { return begin(lease); }
 
-Result<> Store::commit(Ingest file, const std::string& path) const {
+Result<> Store::commit(Ingest file, const std::string& digest, const std::string& path) {
   if (::fchmod(file.fd(), 0444) != 0 || ::fsync(file.fd()) != 0)
     return base::fail_errno(errno, fmt::format("finish '{}'", path));
-  if (::rename(file.path_.c_str(), path.c_str()) != 0)
-    return base::fail_errno(errno, fmt::format("rename to '{}'", path));
-  file.fd_.reset();
   {
     const std::lock_guard lock(mutex_);
-    new_files_.push_back(path);
+    TRY(keep_locked(*file.lease_, digest));
+    if (base::path_exists(path)) return {};  // another was faster
+    if (::rename(file.path_.c_str(), path.c_str()) != 0)
+      return base::fail_errno(errno, fmt::format("rename to '{}'", path));
+    file.fd_.reset();
   }
   return base::sync_directory(fs::path(path).parent_path());
 }
 
-Result<> Store::commit_layer(Ingest layer, const std::string& diff_id) const {
-  return commit(std::move(layer), layer_path(diff_id));
+Result<> Store::commit_layer(Ingest layer, const std::string& diff_id) {
+  return commit(std::move(layer), diff_id, layer_path(diff_id));
+}
+
+std::shared_ptr<std::mutex> Store::layer_turn(const std::string& diff_id) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(layer_turns_, [](const auto& turn) { return turn.second.expired(); });
+  std::weak_ptr<std::mutex>& known = layer_turns_[diff_id];
+  std::shared_ptr<std::mutex> turn = known.lock();
+  if (!turn) known = turn = std::make_shared<std::mutex>();
+  return turn;
 }
 
 Result<> PieceWriter::append(std::string_view bytes) {
@@ -158,7 +167,7 @@ Result<> PieceWriter::write_at(uint64_t offset, std::string_view bytes) {
   return append(bytes);
 }
 
-Result<PieceWriter> Store::begin_put() { return PieceWriter(TRY(begin())); }
+Result<PieceWriter> Store::begin_put(const Lease& lease) { return PieceWriter(TRY(begin(lease))); }
 
 Result<Descriptor> Store::finish_put(PieceWriter content,
                                      const std::optional<std::string>& expected) {
@@ -166,12 +175,15 @@ Result<Descriptor> Store::finish_put(PieceWriter content,
   if (expected && stored.digest != *expected)
     return fail(ErrorCode::InvalidArgument, "content that should be {} is {}: it was damaged",
                 *expected, stored.digest);
-  if (!has(stored.digest)) TRY(commit(std::move(content.file_), blob_path(stored.digest)));
+  TRY(keep(*content.file_.lease_, stored.digest));
+  if (!has(stored.digest))
+    TRY(commit(std::move(content.file_), stored.digest, blob_path(stored.digest)));
   return stored;
 }
 
-Result<Descriptor> Store::put_text(std::string_view text, std::string media_type) {
-  PieceWriter writer = TRY(begin_put());
+Result<Descriptor> Store::put_text(const Lease& lease, std::string_view text,
+                                   std::string media_type) {
+  PieceWriter writer = TRY(begin_put(lease));
   TRY(writer.write_at(0, text));
   Descriptor stored = TRY(finish_put(std::move(writer), std::nullopt));
   stored.media_type = std::move(media_type);
@@ -182,6 +194,27 @@ Result<Descriptor> Store::put_text(std::string_view text, std::string media_type
 
 bool Store::has(const std::string& digest) const {
   return is_digest(digest) && base::path_exists(blob_path(digest));
+}
+
+Result<uint64_t> Store::size_of(const std::string& digest) const {
+  struct stat info {};
+  if (!is_digest(digest) || ::stat(blob_path(digest).c_str(), &info) != 0)
+    return fail(ErrorCode::NotFound, "the image store does not hold {}",
+                base::escape_controls(digest));
+  return static_cast<uint64_t>(info.st_size);
+}
+
+Result<std::vector<std::string>> Store::blobs(const std::string& prefix) const {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (fs::directory_iterator at(root_ + "/blobs/sha256", error), end; !error && at != end;
+       at.increment(error))
+    if (std::string digest = "sha256:" + at->path().filename().string();
+        digest.starts_with(prefix) && is_digest(digest))
+      found.push_back(std::move(digest));
+  if (error) return base::fail_errno(error.value(), "read the image store");
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 Result<base::UniqueFd> Store::open_blob(const std::string& digest) const {
@@ -195,6 +228,10 @@ Result<std::string> Store::read(const std::string& digest, uint64_t bytes_max) c
   if (!has(digest))
     return fail(ErrorCode::NotFound, "the image store does not hold {}",
                 base::escape_controls(digest));
+  struct stat info {};
+  if (::stat(blob_path(digest).c_str(), &info) == 0 &&
+      static_cast<uint64_t>(info.st_size) > bytes_max)
+    return fail(ErrorCode::InvalidArgument, "{} is larger than {} bytes", digest, bytes_max);
   std::string text = TRY(base::read_file(blob_path(digest), bytes_max));
   if (digest_of(text) != digest)
     return fail(ErrorCode::Io, "'{}' is damaged on this disk; remove the image and load it again",
@@ -207,16 +244,20 @@ Result<std::string> Store::read(const std::string& digest, uint64_t bytes_max) c
 Result<> Store::tag(const std::vector<std::pair<std::string, Descriptor>>& names) {
   const std::lock_guard lock(mutex_);
   std::map<std::string, Descriptor> next = tags_;
-  for (const auto& [reference, descriptor] : names) next[reference] = descriptor;
+  for (const auto& [reference, descriptor] : names) {
+    if (!has(descriptor.digest))
+      return fail(ErrorCode::NotFound, "{} is not in the image store any more", descriptor.digest);
+    next[reference] = descriptor;
+  }
   TRY(save_index(next));
   tags_.swap(next);
   return {};
 }
 
-Result<> Store::untag(const std::string& reference) {
+Result<> Store::untag(const std::vector<std::string>& references) {
   const std::lock_guard lock(mutex_);
   std::map<std::string, Descriptor> next = tags_;
-  next.erase(reference);
+  for (const std::string& reference : references) next.erase(reference);
   TRY(save_index(next));
   tags_.swap(next);
   return {};
@@ -225,36 +266,6 @@ Result<> Store::untag(const std::string& reference) {
 std::map<std::string, Descriptor> Store::tags() const {
   const std::lock_guard lock(mutex_);
   return tags_;
-}
-
-void Store::forget_new() {
-  const std::lock_guard lock(mutex_);
-  new_files_.clear();
-}
-
-void Store::discard_new(const std::set<std::string>& keep) {
-  const std::lock_guard lock(mutex_);
-  for (const std::string& path : new_files_)
-    if (!keep.contains(digest_of_file(path))) ::unlink(path.c_str());
-  new_files_.clear();
-}
-
-Result<uint64_t> Store::sweep(const std::set<std::string>& keep) {
-  uint64_t freed = 0;
-  for (const char* folder : {"/blobs/sha256", "/layers/sha256"}) {
-    std::error_code error;
-    for (fs::directory_iterator at(root_ + folder, error), end; !error && at != end;
-         at.increment(error)) {
-      if (keep.contains(digest_of_file(at->path()))) continue;
-      struct stat info {};
-      const bool known = ::stat(at->path().c_str(), &info) == 0;
-      if (::unlink(at->path().c_str()) != 0)
-        return base::fail_errno(errno, fmt::format("delete '{}'", at->path().string()));
-      if (known) freed += static_cast<uint64_t>(info.st_blocks) * 512;
-    }
-    if (error) return base::fail_errno(error.value(), fmt::format("read '{}{}'", root_, folder));
-  }
-  return freed;
 }
 
 }  // namespace image

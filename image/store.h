@@ -5,12 +5,15 @@
 ///   oci-layout, index.json, blobs/sha256/HEX    as the OCI Image Layout Specification says
 ///   layers/sha256/HEX.erofs                     by diff id
 ///   ingest/                                     unfinished files; emptied at every start
+///   partial/HEX                                 blobs that can be continued (PartialBlob)
+///   leases/HEX                                  leases with a name (image/lease.h)
 ///   lock                                        held by the one process that may write
 ///
 /// A file appears under its digest only when its bytes were verified and are on the disk, so a
 /// loss of power leaves whole files or none. Thread-safe.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,6 +26,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "image/digest.h"
+#include "image/lease.h"
 
 namespace image {
 
@@ -44,9 +48,12 @@ class Ingest {
 
  private:
   friend class Store;
-  Ingest(std::string path, base::UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  friend class PartialBlob;
+  Ingest(std::string path, base::UniqueFd fd, std::shared_ptr<LeaseRecord> lease)
+      : path_(std::move(path)), fd_(std::move(fd)), lease_(std::move(lease)) {}
   std::string path_;
   base::UniqueFd fd_;
+  std::shared_ptr<LeaseRecord> lease_;
 };
 
 /// Content on its way into the store.
@@ -64,53 +71,129 @@ class PieceWriter {
   uint64_t size_ = 0;
 };
 
+/// A blob that comes in pieces and may be continued after a broken connection or a restart: its
+/// file has the digest's name and stays as long as a lease keeps the digest. One writer at a time.
+class PartialBlob {
+ public:
+  PartialBlob(PartialBlob&& other) noexcept;
+  PartialBlob& operator=(PartialBlob&&) = delete;
+  ~PartialBlob();
+  /// Bytes that are there: where to go on.
+  uint64_t size() const { return size_; }
+  /// InvalidArgument beyond the size that was announced.
+  base::Result<> append(std::string_view bytes);
+  /// Forgets what is there, for a sender that cannot go on in the middle.
+  base::Result<> restart();
+
+ private:
+  friend class Store;
+  PartialBlob(Store* store, Ingest file, Descriptor expected)
+      : store_(store), file_(std::move(file)), expected_(std::move(expected)) {}
+  Store* store_;
+  Ingest file_;  ///< Its path is taken away before it could be unlinked.
+  Descriptor expected_;
+  Sha256 hash_;
+  uint64_t size_ = 0;
+};
+
 class Store {
  public:
   /// Busy if another process holds the store.
   static base::Result<std::unique_ptr<Store>> open(const std::string& root);
 
-  base::Result<PieceWriter> begin_put();
+  // ---- leases and garbage ----
+
+  /// A lease that ends with this process; what it brought in goes at the next collect().
+  Lease lease();
+  /// One that a later process, or another thread now, can take up again by its name, such as
+  /// `pull docker.io/library/alpine:latest`. Unsupported when there are too many.
+  base::Result<Lease> lease(const std::string& name);
+  /// Keeps `digest` and all it leads to in this process, until the value and its copies are gone.
+  std::shared_ptr<const void> hold(const std::string& digest);
+  /// Tells the digests that containers use. Called without a lock, before anything is deleted; if
+  /// it fails nothing is. Set it once, before others use the store.
+  using Users = std::function<base::Result<std::set<std::string>>()>;
+  void set_users(Users users) { users_ = std::move(users); }
+  base::Result<std::set<std::string>> users() const;
+  /// Deletes what no name, user, lease or hold leads to; the bytes freed on the disk.
+  base::Result<uint64_t> collect();
+
+  // ---- content ----
+
+  base::Result<PieceWriter> begin_put(const Lease& lease);
   /// Stores it under its digest. InvalidArgument if that is not the `expected` one.
   base::Result<Descriptor> finish_put(PieceWriter content,
                                       const std::optional<std::string>& expected);
-  base::Result<Descriptor> put_text(std::string_view text, std::string media_type);
+  base::Result<Descriptor> put_text(const Lease& lease, std::string_view text,
+                                    std::string media_type);
+  /// Takes up what is there of it, and shows it to `seen` in order. Busy while another writes it.
+  base::Result<PartialBlob> begin_partial(
+      Lease& lease, const Descriptor& expected,
+      const std::function<base::Result<>(std::string_view)>& seen = {});
+  /// InvalidArgument if bytes are missing, or if it is not what was announced; then it is dropped.
+  base::Result<> finish_partial(PartialBlob content);
   bool has(const std::string& digest) const;
+  /// Bytes of a blob; NotFound if it is not here.
+  base::Result<uint64_t> size_of(const std::string& digest) const;
+  /// Digests of blobs that begin with `prefix`, which is `sha256:` and hexadecimal digits.
+  base::Result<std::vector<std::string>> blobs(const std::string& prefix) const;
   /// Opens a blob; NotFound if it is not here.
   base::Result<base::UniqueFd> open_blob(const std::string& digest) const;
   /// A whole JSON blob of at most `bytes_max` bytes, verified against its digest.
   base::Result<std::string> read(const std::string& digest, uint64_t bytes_max) const;
 
-  base::Result<Ingest> begin_layer() const;
+  /// One thread at a time makes a layer: hold this while looking for its disk and making it.
+  std::shared_ptr<std::mutex> layer_turn(const std::string& diff_id);
+  base::Result<Ingest> begin_layer(const Lease& lease) const;
   /// Makes it the disk of `diff_id`, for good.
-  base::Result<> commit_layer(Ingest layer, const std::string& diff_id) const;
+  base::Result<> commit_layer(Ingest layer, const std::string& diff_id);
   std::string layer_path(const std::string& diff_id) const;
 
-  /// Tags all of them in one step; an existing name moves.
+  // ---- names ----
+
+  /// Tags all of them in one step; an existing name moves. NotFound if the content is not here.
   base::Result<> tag(const std::vector<std::pair<std::string, Descriptor>>& names);
-  base::Result<> untag(const std::string& reference);
+  base::Result<> untag(const std::vector<std::string>& references);
   std::map<std::string, Descriptor> tags() const;
 
-  /// From here on, what comes into the store is new.
-  void forget_new();
-  /// Deletes what is new and not in `keep`. What cannot be deleted stays for the next sweep().
-  void discard_new(const std::set<std::string>& keep);
-  /// Deletes blobs and layers that are not in `keep` (digests of either); the bytes freed.
-  base::Result<uint64_t> sweep(const std::set<std::string>& keep);
-
  private:
+  friend class Lease;
+  friend class PartialBlob;
   Store(std::string root, base::UniqueFd lock) : root_(std::move(root)), lock_(std::move(lock)) {}
   base::Result<> prepare();
   base::Result<> load_index();
+  base::Result<> load_leases();
+  base::Result<> drop_partials();
   base::Result<> save_index(const std::map<std::string, Descriptor>& tags) const;
-  base::Result<Ingest> begin() const;
-  base::Result<> commit(Ingest file, const std::string& path) const;
+  base::Result<Ingest> begin(const Lease& lease) const;
+  base::Result<> commit(Ingest file, const std::string& digest, const std::string& path);
+  base::Result<> keep(LeaseRecord& lease, const std::string& digest);
+  base::Result<> keep_locked(LeaseRecord& lease, const std::string& digest);
+  void end(const std::shared_ptr<LeaseRecord>& lease, bool leave);
+  void discard_content(const LeaseRecord& lease, const std::set<std::string>& used);
+  void drop_expired_leases();
+  void release_hold(const std::string& digest);
+  void begin_collecting();
+  void end_collecting();
+  std::set<std::string> reachable(const std::set<std::string>& used) const;
+  base::Result<uint64_t> sweep(const std::set<std::string>& keep);
   std::string blob_path(const std::string& digest) const;
+  std::string partial_path(const std::string& digest) const;
 
   const std::string root_;
   const base::UniqueFd lock_;
+  Users users_;
   mutable std::mutex mutex_;
-  std::map<std::string, Descriptor> tags_;      ///< By full reference; guarded by mutex_.
-  mutable std::vector<std::string> new_files_;  ///< Paths; guarded by mutex_.
+  // All below are guarded by mutex_.
+  std::map<std::string, Descriptor> tags_;                     ///< By full reference.
+  std::map<std::string, std::shared_ptr<LeaseRecord>> named_;  ///< Also those nobody holds.
+  std::set<std::shared_ptr<LeaseRecord>> unnamed_;
+  std::multiset<std::string> holds_;
+  std::multiset<std::string> let_go_;  ///< Holds that ended while somebody asks for users.
+  int collecting_ = 0;                 ///< How many ask.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::set<std::string> partials_open_;
+  std::map<std::string, std::weak_ptr<std::mutex>> layer_turns_;
 };
 
 }  // namespace image

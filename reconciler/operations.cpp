@@ -291,11 +291,15 @@ base::Result<> Operations::remove_volume(const planner::RemoveVolume& op, const 
 // ------------------------------------------------------------------------------------
 
 base::Result<ImageRuntimeConfig> Operations::resolve_image(const ContainerRecord& record) {
-  if (record.image_digest.empty()) return ports_.image.resolve(record.applied.image);
+  const std::string platform = record.applied.platform.value_or("");
+  if (record.image_digest.empty()) return ports_.image.resolve(record.applied.image, platform);
   const auto current = ports_.image.digest_of(record.applied.image);
-  if (current && *current == record.image_digest) return ports_.image.resolve(record.applied.image);
-  auto by_digest = ports_.image.resolve(record.image_digest);
-  if (by_digest || by_digest.error().code() != ErrorCode::NotFound) return by_digest;
+  if (current && *current == record.image_digest)
+    return ports_.image.resolve(record.applied.image, platform);
+  auto by_digest = ports_.image.resolve(record.image_digest, platform);
+  if (by_digest || by_digest.error().code() != ErrorCode::NotFound ||
+      ports_.image.digest_of(record.image_digest))
+    return by_digest;
   return base::fail(ErrorCode::NotFound,
                     "image '{}' is not what container '{}' was made from any more ({} is gone); "
                     "recreate the container, or load that image again",

@@ -77,6 +77,17 @@ TEST_CASE("a started container has its place, its names and its ports, and a cle
   CHECK(shop.world.broken_rules.empty());
 }
 
+TEST_CASE("the platform of a service decides which content of its image is used") {
+  Shop shop;
+  shop.service("web").platform = "linux/arm64";
+
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+
+  REQUIRE_FALSE(shop.world.image.platforms.empty());
+  CHECK(shop.world.image.platforms.front() == "linux/arm64");
+  CHECK(shop.world.image.platforms.back() == "linux/arm64");
+}
+
 TEST_CASE("a container that keeps exiting is restarted with a doubling delay") {
   Shop shop;
   shop.service("web").restart.condition = spec::RestartCondition::Always;

@@ -23,8 +23,11 @@ struct ImageSummary {
 class ImagePort {
  public:
   virtual ~ImagePort() = default;
-  /// What `reference` names right now, with its layer disks made; NotFound says how to get it.
-  virtual base::Result<ImageRuntimeConfig> resolve(const std::string& reference) = 0;
+  /// What `reference` names right now, with its layer disks made; NotFound says how to get it. A
+  /// reference may be a digest, `sha256:…`, or at least 12 of its digits. `platform` is
+  /// `os/architecture[/variant]`, or empty for this machine's.
+  virtual base::Result<ImageRuntimeConfig> resolve(const std::string& reference,
+                                                   const std::string& platform) = 0;
   /// The digest alone, cheap: for planning. NotFound if it is not in the store.
   virtual base::Result<std::string> digest_of(const std::string& reference) = 0;
   virtual base::Result<std::vector<ImageSummary>> list() = 0;

@@ -37,6 +37,8 @@ struct ImageRuntimeConfig {
   spec::HealthCheck healthcheck;
   std::map<std::string, std::string> labels;
   std::string architecture;
+  /// While it or a copy lives, the image port keeps what all this was read from.
+  std::shared_ptr<const void> hold = {};
 };
 
 /// A host folder or file to appear in the container.

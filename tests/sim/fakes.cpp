@@ -417,12 +417,14 @@ void Image::tag(const std::string& reference, const std::string& digest) {
   config.digest = digest;
 }
 
-base::Result<reconciler::ImageRuntimeConfig> Image::resolve(const std::string& reference) {
+base::Result<reconciler::ImageRuntimeConfig> Image::resolve(const std::string& reference,
+                                                            const std::string& platform) {
   TRY(weather_.enter("resolve " + reference, 1));
   const auto tag = tags.find(reference);
   const auto found = contents.find(tag == tags.end() ? reference : tag->second);
   if (found == contents.end())
     return base::fail(ErrorCode::NotFound, "image '{}' is not here", reference);
+  platforms.push_back(platform);
   SIM_RETURN(found->second);
 }
 

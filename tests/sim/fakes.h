@@ -196,12 +196,14 @@ class Network : public reconciler::NetworkPort {
 class Image : public reconciler::ImagePort {
  public:
   explicit Image(Weather& weather) : weather_(weather) {}
-  base::Result<reconciler::ImageRuntimeConfig> resolve(const std::string& reference) override;
+  base::Result<reconciler::ImageRuntimeConfig> resolve(const std::string& reference,
+                                                       const std::string& platform) override;
   base::Result<std::string> digest_of(const std::string& reference) override;
   base::Result<std::vector<reconciler::ImageSummary>> list() override;
 
   std::map<std::string, std::string> tags;                         ///< Reference → digest.
   std::map<std::string, reconciler::ImageRuntimeConfig> contents;  ///< By digest.
+  std::vector<std::string> platforms;                              ///< Asked for, in order.
   void tag(const std::string& reference, const std::string& digest);
 
  private:
