@@ -41,7 +41,6 @@ constexpr std::string_view remove_it = "remove it";
 constexpr std::string_view share_of_cpu = "limit the processor with 'cpus' instead";
 constexpr std::string_view own_kernel = "each container has a kernel of its own; remove it";
 constexpr std::string_view bind_a_file = "mount the file with 'volumes' instead";
-constexpr std::string_view build_first = "build the image beforehand and name it in 'image'";
 constexpr std::string_view write_out = "write the service out, or share parts by YAML anchors";
 constexpr std::string_view as_services =
     "do it in the container's command, or in a service that "
@@ -62,7 +61,33 @@ constexpr std::array table = {
     // Image, process, identity.
     ok("services.*", map),
     ok("services.*.image", text, replace, readers::image),
-    later("services.*.build", build_first),
+    ok("services.*.build", text | map, Merge::Context, readers::build),
+    ok("services.*.build.context", text, replace),
+    ok("services.*.build.dockerfile", text, replace),
+    ok("services.*.build.dockerfile_inline", text, replace),
+    ok("services.*.build.args", map_or_list, key_values),
+    ok("services.*.build.target", text, replace),
+    ok("services.*.build.labels", map_or_list, key_values),
+    ok("services.*.build.tags", list, list_of),
+    ok("services.*.build.platforms", list, list_of),
+    ok("services.*.build.no_cache", flag, replace),
+    later("services.*.build.no_cache_filter", "use 'no_cache' for the whole build"),
+    ok("services.*.build.pull", flag, replace),
+    ok("services.*.build.network", text, replace),
+    ok("services.*.build.shm_size", quantity, replace),
+    ok("services.*.build.ssh", one_or_list | map),
+    later("services.*.build.secrets", "build with 'container build --secret' beforehand"),
+    ok("services.*.build.cache_from", list, list_of),
+    ok("services.*.build.cache_to", list, list_of),
+    ok("services.*.build.additional_contexts", map_or_list, key_values),
+    ok("services.*.build.extra_hosts", map_or_list),
+    ok("services.*.build.extra_hosts.*", text | list),
+    ok("services.*.build.privileged", flag, replace),
+    later("services.*.build.ulimits", "set them in the step itself with 'ulimit'"),
+    later("services.*.build.entitlements", "write 'privileged: true' for steps that need it"),
+    note("services.*.build.provenance", "images are made without attestations"),
+    note("services.*.build.sbom", "images are made without attestations"),
+    reject("services.*.build.isolation", "every build runs in a machine of its own; remove it"),
     ok("services.*.pull_policy", text, replace, readers::pull_policy),
     later("services.*.pull_refresh_after", "load newer images with 'container image load'"),
     ok("services.*.platform", text, replace, readers::platform),

@@ -41,6 +41,7 @@ enum class Merge : uint8_t {
   ListOf,     ///< One or a list: joined, repeated texts once.
   Ports,      ///< Joined; one of the same address, ports and protocol replaces.
   Mounts,     ///< Joined; one of the same target replaces.
+  Context,    ///< A text stands for a map with it as `context`.
   Subnets,    ///< Joined; one of the same `subnet` replaces.
 };
 

@@ -189,11 +189,26 @@ struct Fields<Volume> {
 };
 
 template <>
+struct Fields<Build> {
+  static constexpr auto list = std::make_tuple(
+      field("context", &Build::context), field("dockerfile", &Build::dockerfile),
+      field("dockerfile_inline", &Build::dockerfile_inline), field("args", &Build::args),
+      field("target", &Build::target), field("labels", &Build::labels), field("tags", &Build::tags),
+      field("platforms", &Build::platforms), field("no_cache", &Build::no_cache),
+      field("pull", &Build::pull), field("network", &Build::network),
+      field("shm_bytes", &Build::shm_bytes), field("ssh", &Build::ssh),
+      field("cache_from", &Build::cache_from), field("cache_to", &Build::cache_to),
+      field("additional_contexts", &Build::additional_contexts),
+      field("extra_hosts", &Build::extra_hosts), field("privileged", &Build::privileged));
+};
+
+template <>
 struct Fields<Stack> {
   static constexpr auto list =
       std::make_tuple(field("name", &Stack::name), field("working_dir", &Stack::working_dir),
                       field("files", &Stack::files), field("services", &Stack::services),
-                      field("networks", &Stack::networks), field("volumes", &Stack::volumes));
+                      field("networks", &Stack::networks), field("volumes", &Stack::volumes),
+                      field("builds", &Stack::builds));
 };
 
 }  // namespace spec

@@ -281,6 +281,9 @@ class Load {
       agree_with_deploy(draft);
       add_default_network(draft);
       read_env_files(draft);
+      if (draft.build && draft.service.image.empty())
+        draft.service.image = fmt::format("{}-{}", stack_.name, draft.name);
+      if (draft.build) stack_.builds[draft.name] = std::move(*draft.build);
       stack_.services[draft.name] = draft.service;
     }
   }

@@ -58,6 +58,7 @@ KeyOf key_function(Merge merge) {
     case Merge::ByKind:
     case Merge::Replace:
     case Merge::KeyValues:
+    case Merge::Context:
     case Merge::Names: break;
   }
   return nullptr;
@@ -72,6 +73,20 @@ Node as_list(Node&& node) {
   list.key = std::exchange(node.key, {});
   list.children.push_back(std::move(node));
   return list;
+}
+
+/// `build: .` as `build: {context: .}`.
+Node with_context(Node&& node) {
+  if (!node.is_scalar()) return std::move(node);
+  Node map;
+  map.kind = NodeKind::Map;
+  map.tag = node.tag;
+  map.place = node.place;
+  map.key_place = node.key_place;
+  map.key = std::exchange(node.key, "context");
+  node.tag = MergeTag::None;
+  map.children.push_back(std::move(node));
+  return map;
 }
 
 class TreeMerge {
@@ -126,6 +141,10 @@ class TreeMerge {
   void merge_member(Node& base, Node&& over, const AttributeBranch* branch) {
     const Merge merge =
         branch != nullptr && branch->row != nullptr ? branch->row->merge : Merge::ByKind;
+    if (merge == Merge::Context) {
+      base = with_context(std::move(base));
+      over = with_context(std::move(over));
+    }
     if (over.is_null() && merge != Merge::Replace && over.tag == MergeTag::None) return;
     if (merge == Merge::Replace || over.tag == MergeTag::Override || base.is_null() ||
         (base.is_scalar() && over.is_scalar() && key_function(merge) == nullptr)) {

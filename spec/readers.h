@@ -37,6 +37,7 @@ struct ServiceDraft {
   const Node* node = nullptr;
   Service service;
   bool has_image = false;  ///< Something is written as image or build, be it wrong.
+  std::optional<Build> build;
   std::vector<EnvFile> env_files;
   std::vector<Place> port_places;          ///< One per port.
   std::vector<Place> mount_places;         ///< One per mount.
@@ -113,6 +114,7 @@ void healthcheck(Reading& reading, const Node& node);
 void deploy(Reading& reading, const Node& node);
 void boot(Reading& reading, const Node& node);
 void pull_policy(Reading& reading, const Node& node);
+void build(Reading& reading, const Node& node);
 
 // Resources and rights.
 void cpus(Reading& reading, const Node& node);

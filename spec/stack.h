@@ -155,6 +155,28 @@ struct Volume {
   Labels labels;
 };
 
+/// How the image of a service is made: its `build` section.
+struct Build {
+  std::string context;     ///< Absolute folder, or an address (`https://…/x.git#main`).
+  std::string dockerfile;  ///< Inside the context or absolute; empty: the usual names.
+  std::optional<std::string> dockerfile_inline;
+  std::map<std::string, std::string> args;
+  std::string target;  ///< Empty: the last stage.
+  Labels labels;
+  std::vector<std::string> tags;       ///< Besides the service's image.
+  std::vector<std::string> platforms;  ///< Empty: the service's, else the host's.
+  bool no_cache = false;
+  bool pull = false;
+  std::string network;  ///< "" or "none".
+  std::optional<uint64_t> shm_bytes;
+  std::vector<std::string> ssh;  ///< `default`, `id=path`.
+  std::vector<std::string> cache_from;
+  std::vector<std::string> cache_to;
+  std::map<std::string, std::string> additional_contexts;
+  std::vector<std::string> extra_hosts;  ///< `name=address`.
+  bool privileged = false;
+};
+
 struct Stack {
   std::string name;                ///< Project; empty for containers of `container run`.
   std::string working_dir;         ///< Project folder; empty for `container run`.
@@ -162,6 +184,8 @@ struct Stack {
   std::map<std::string, Service> services;
   std::map<std::string, Network> networks;
   std::map<std::string, Volume> volumes;
+  /// By service. Apart from the services, since a container is what its image is, however made.
+  std::map<std::string, Build> builds;
 };
 
 }  // namespace spec
