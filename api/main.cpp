@@ -14,6 +14,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include "api/image_service.h"
 #include "api/lock.h"
 #include "api/paths.h"
 #include "api/service.h"
@@ -105,6 +106,9 @@ class Daemon {
                                                         .epoch = store_->epoch()},
                                        [this] { stop(); });
     images_->store().set_users([this] { return service_->images_in_use(); });
+    image_service_ = std::make_unique<api::ImageService>(
+        *images_, runtime::Folders{.app_root = paths_.app_root, .run_root = paths_.run_root},
+        [this] { return service_->snapshot(); });
     reconciler_->on_notice(
         [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });
     reconciler_->start([this](const Result<>& ready) {
@@ -121,7 +125,9 @@ class Daemon {
 
   Result<> serve() {
     base::UniqueFd listener = TRY(base::listen_unix(paths_.api_socket()));
-    server_ = TRY(api::HttpServer::start(std::move(listener), service_->routes(),
+    std::vector<api::Route> routes = service_->routes();
+    for (api::Route& route : image_service_->routes()) routes.push_back(std::move(route));
+    server_ = TRY(api::HttpServer::start(std::move(listener), std::move(routes),
                                          {.protocol = std::string(api::upgrade_protocol)}));
     spdlog::info("ready, serving {}", paths_.api_socket());
     collect_garbage();
@@ -130,13 +136,14 @@ class Daemon {
 
   /// What loads and builds left that died with an earlier daemon.
   void collect_garbage() {
-    const auto freed = std::make_shared<Result<uint64_t>>(uint64_t{0});
+    const auto freed = std::make_shared<Result<image::Collected>>();
     workers_->run([this, freed] { *freed = images_->store().collect(); },
                   [freed] {
                     if (!*freed)
                       spdlog::warn("left-over image content stays: {}", freed->error().to_string());
-                    else if (**freed > 0)
-                      spdlog::info("{} KiB of left-over image content deleted", **freed / 1024);
+                    else if ((*freed)->bytes > 0)
+                      spdlog::info("{} KiB of left-over image content deleted",
+                                   (*freed)->bytes / 1024);
                   });
   }
 
@@ -177,6 +184,7 @@ class Daemon {
     ::uv_run(&loop_, UV_RUN_DEFAULT);
     closing.join();
     reconciler_.reset();
+    image_service_.reset();
     service_.reset();
     workers_.reset();
     runtime_.reset();
@@ -196,6 +204,7 @@ class Daemon {
   std::unique_ptr<reconciler::UvWorkers> workers_;
   std::unique_ptr<reconciler::Reconciler> reconciler_;
   std::unique_ptr<api::Service> service_;
+  std::unique_ptr<api::ImageService> image_service_;
   std::unique_ptr<api::HttpServer> server_;
   std::vector<base::UvHandle<uv_signal_t>> signals_;
   Result<> outcome_;

@@ -25,12 +25,6 @@ namespace limits = base::limits;
 
 namespace {
 
-json to_json(const reconciler::ImageSummary& image) {
-  return {{"reference", image.reference},       {"digest", image.digest},
-          {"created", image.created},           {"os", image.os},
-          {"architecture", image.architecture}, {"size_bytes", image.size_bytes}};
-}
-
 const char* kind_name(reconciler::ContainerNotice::Kind kind) {
   switch (kind) {
     case reconciler::ContainerNotice::Kind::Created: return "created";
@@ -92,7 +86,7 @@ std::vector<Route> Service::routes() {
                          Reply (Service::*handler)(const HttpRequest&)) {
     return Route{.method = method, .pattern = pattern, .handler = bound(handler), .upload = {}};
   };
-  std::vector<Route> table{
+  return {
       route("GET", "/v1/ping", &Service::status),
       route("GET", "/v1/system", &Service::status),
       route("POST", "/v1/system/stop", &Service::stop_system),
@@ -103,20 +97,10 @@ std::vector<Route> Service::routes() {
       route("POST", "/v1/containers/*/exec", &Service::exec),
       route("GET", "/v1/networks", &Service::networks),
       route("GET", "/v1/volumes", &Service::volumes),
-      route("GET", "/v1/images", &Service::images),
-      route("GET", "/v1/images/inspect", &Service::inspect_image),
-      route("DELETE", "/v1/images", &Service::remove_image),
       route("POST", "/v1/plan", &Service::plan),
       route("POST", "/v1/apply", &Service::apply),
       route("GET", "/v1/notices", &Service::notices),
   };
-  table.push_back({.method = "POST",
-                   .pattern = "/v1/images/load",
-                   .handler = {},
-                   .upload = [this](const HttpRequest& request, ByteStream& body) {
-                     return load_image(request, body);
-                   }});
-  return table;
 }
 
 // ---- the loop ----------------------------------------------------------------------------------
@@ -203,33 +187,6 @@ Service::Reply Service::volumes(const HttpRequest&) {
   json list = json::array();
   for (const auto& [name, record] : actual.volumes) list.push_back(planner::to_json(record));
   return json_reply(list);
-}
-
-// ---- images ------------------------------------------------------------------------------------
-
-Service::Reply Service::images(const HttpRequest&) {
-  json list = json::array();
-  for (const reconciler::ImageSummary& image : TRY(images_.list())) list.push_back(to_json(image));
-  return json_reply(list);
-}
-
-Service::Reply Service::inspect_image(const HttpRequest& request) {
-  return json_reply(TRY(images_.inspect(request.parameter("reference"))));
-}
-
-Service::Reply Service::load_image(const HttpRequest&, ByteStream& body) {
-  const auto source = [&](char* buffer, size_t capacity) -> Result<size_t> {
-    return body.read({buffer, capacity}, -1);
-  };
-  const image::Loaded loaded = TRY(images_.load(source));
-  return json_reply({{"loaded", loaded.references}, {"notes", loaded.notes}});
-}
-
-Service::Reply Service::remove_image(const HttpRequest& request) {
-  const image::Removed removed =
-      TRY(images_.remove(request.parameter("reference"), request.flag("force")));
-  return json_reply(
-      {{"deleted", removed.references}, {"reclaimed_bytes", removed.reclaimed_bytes}});
 }
 
 Result<std::set<std::string>> Service::images_in_use() {

@@ -45,11 +45,12 @@ class Service {
   void tell(const reconciler::ContainerNotice& notice);
   /// Digests of the images that containers were made from. Not on the loop: it waits for it.
   base::Result<std::set<std::string>> images_in_use();
+  /// What there is now. Not on the loop.
+  base::Result<planner::Snapshot> snapshot();
 
  private:
   using Reply = base::Result<HttpReply>;
   base::Result<> on_loop(const std::function<void()>& call);
-  base::Result<planner::Snapshot> snapshot();
   base::Result<planner::Snapshot> snapshot_for(const Command& command);
 
   Reply status(const HttpRequest& request);
@@ -58,10 +59,6 @@ class Service {
   Reply container(const HttpRequest& request);
   Reply networks(const HttpRequest& request);
   Reply volumes(const HttpRequest& request);
-  Reply images(const HttpRequest& request);
-  Reply inspect_image(const HttpRequest& request);
-  Reply load_image(const HttpRequest& request, ByteStream& body);
-  Reply remove_image(const HttpRequest& request);
   Reply plan(const HttpRequest& request);
   Reply apply(const HttpRequest& request);
   Reply logs(const HttpRequest& request);

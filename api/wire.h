@@ -11,13 +11,19 @@
 ///   GET    /v1/containers?all=1              array of ContainerRecord (planner/snapshot.h), whole
 ///   GET    /v1/containers/ID                 one of them; 404
 ///   GET    /v1/networks, /v1/volumes         arrays of their records
-///   GET    /v1/images                        array of {reference, digest, created, os,
-///                                            architecture, size_bytes}
+///   GET    /v1/images?verbose=1              array of {reference, digest, created, os,
+///                                            architecture, size_bytes}; verbose: also variants,
+///                                            as inspect tells them, without their configs
 ///   GET    /v1/images/inspect?reference=R    {reference, digest, descriptor, variants: [{platform,
-///                                            digest, size, config}]}
-///   POST   /v1/images/load                   body: the archive; {"loaded": [references],
+///                                            digest, size, created, config}]}
+///   POST   /v1/images/load?force=1           body: the archive; {"loaded": [references],
 ///                                            "notes": [texts]}
+///   POST   /v1/images/save                   {"references": [R], "platform"?}: the archive
+///   POST   /v1/images/tag                    {"source": R, "target": R}: {"reference"}
+///   POST   /v1/images/prune                  {"all": bool}: as DELETE
 ///   DELETE /v1/images?reference=R&force=1    {"deleted": [references], "reclaimed_bytes"}
+///   GET    /v1/system/df                     {images, containers, volumes: {total, active,
+///                                            sizeInBytes, reclaimable}}
 ///   POST   /v1/plan                          Command → plan (planner/plan.h, to_json)
 ///   POST   /v1/apply                         Command, or {"plan": …}: lines of JSON, see below
 ///   GET    /v1/containers/ID/logs?follow=1&last=N&boot=1        output frames, chunked

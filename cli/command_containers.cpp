@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/context.h"
+#include "cli/output_format.h"
 #include "cli/views.h"
 
 namespace cli {
@@ -36,8 +37,8 @@ Result<int> list(Context& context, const Parsed& parsed) {
     shapes.push_back(container_json(record));
     ids += base::escape_controls(record.id) + "\n";
   }
-  if (parsed.value("format") == "json")
-    TRY(print(base::dump_json(shapes) + "\n"));
+  if (const auto format = document_format(parsed))
+    TRY(print(render_document(shapes, *format)));
   else if (parsed.has("quiet"))
     TRY(print(ids));
   else
@@ -217,7 +218,7 @@ Command list_command() {
           .group = "Containers",
           .summary = "List containers",
           .flags = {{.name = "all", .short_name = 'a', .help = "Also those that do not run"},
-                    {.name = "format", .value = "json|table", .help = "How to print it"},
+                    {.name = "format", .value = format_values, .help = "How to print it"},
                     {.name = "quiet", .short_name = 'q', .help = "IDs only"}},
           .handler = list};
 }

@@ -1,6 +1,11 @@
-/// image load, list, inspect, delete.
+/// image load, save, list, inspect, tag, delete, prune.
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -13,6 +18,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/context.h"
+#include "cli/output_format.h"
 #include "cli/views.h"
 
 namespace cli {
@@ -35,7 +41,7 @@ Result<int> load(Context& context, const Parsed& parsed) {
   base::UniqueFd file;
   Request request;
   request.method = "POST";
-  request.target = "/v1/images/load";
+  request.target = parsed.has("force") ? "/v1/images/load?force=1" : "/v1/images/load";
   request.body_fd = STDIN_FILENO;
   // Unpacking a large layer takes a while, and says nothing meanwhile.
   request.silence_ms_max = static_cast<int>(base::limits::api_upload_timeout_s) * 1000;
@@ -52,23 +58,98 @@ Result<int> load(Context& context, const Parsed& parsed) {
   return 0;
 }
 
+// ---- saving ------------------------------------------------------------------------------------
+
+/// `os/architecture[/variant]` from the flags; empty if none was given.
+std::string platform_of(const Parsed& parsed) {
+  if (const auto platform = parsed.value("platform")) return *platform;
+  if (!parsed.has("arch") && !parsed.has("os")) return "";
+  return fmt::format("{}/{}", parsed.value("os").value_or("linux"),
+                     parsed.value("arch").value_or("amd64"));
+}
+
+/// A file that is there under its name only when it is whole. A pipe or a device is written as is.
+class OutputFile {
+ public:
+  static Result<OutputFile> create(const std::string& path) {
+    struct stat info {};
+    const bool in_place = ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
+    OutputFile file;
+    file.path_ = path;
+    file.partial_ = in_place ? "" : fmt::format("{}.{}.partial", path, base::random_hex(4));
+    file.fd_ = in_place ? TRY(base::open_file(path, O_WRONLY))
+                        : TRY(base::open_file(file.partial_, O_WRONLY | O_CREAT | O_EXCL, 0666));
+    return file;
+  }
+  OutputFile(OutputFile&& other) noexcept = default;
+  OutputFile& operator=(OutputFile&&) = delete;
+  ~OutputFile() {
+    if (fd_ && !partial_.empty()) ::unlink(partial_.c_str());
+  }
+  Result<> write(std::string_view bytes) {
+    TRY_DURING(base::write_all(fd_.get(), bytes), "write '{}'", path_);
+    return {};
+  }
+  Result<> finish() {
+    if (!partial_.empty() && ::rename(partial_.c_str(), path_.c_str()) != 0)
+      return base::fail_errno(errno, fmt::format("write '{}'", path_));
+    fd_.reset();
+    return {};
+  }
+
+ private:
+  OutputFile() = default;
+  std::string path_;
+  std::string partial_;
+  base::UniqueFd fd_;
+};
+
+Result<int> save(Context& context, const Parsed& parsed) {
+  Request request;
+  request.method = "POST";
+  request.target = "/v1/images/save";
+  request.body =
+      base::dump_json({{"references", parsed.arguments}, {"platform", platform_of(parsed)}});
+  std::string references;
+  for (const std::string& reference : parsed.arguments)
+    references += base::escape_controls(reference) + "\n";
+  const auto output = parsed.value("output");
+  if (!output || *output == "-") {
+    if (::isatty(STDOUT_FILENO) == 1)
+      return wrong_usage(context, parsed, "name the archive with --output, or pipe it on");
+    TRY(context.client.stream(request, [](std::string_view bytes) { return print(bytes); }));
+    tell(references);
+    return 0;
+  }
+  OutputFile file = TRY(OutputFile::create(absolute_path(context, *output)));
+  TRY(context.client.stream(request, [&](std::string_view bytes) { return file.write(bytes); }));
+  TRY(file.finish());
+  TRY(print(references));
+  return 0;
+}
+
+// ---- looking -----------------------------------------------------------------------------------
+
 Result<int> list(Context& context, const Parsed& parsed) {
-  const json images = TRY(ask(context, "/v1/images"));
   const bool verbose = parsed.has("verbose");
+  const json images = TRY(ask(context, verbose ? "/v1/images?verbose=1" : "/v1/images"));
   json shapes = json::array();
   std::vector<Row> rows;
   std::string names;
   for (const json& image : images) {
-    rows.push_back(image_row(image, verbose));
-    shapes.push_back(image_json(image));
+    if (verbose)
+      std::ranges::move(variant_rows(image), std::back_inserter(rows));
+    else
+      rows.push_back(image_row(image));
+    shapes.push_back(verbose ? image_details_json(image) : image_json(image));
     names += base::escape_controls(base::json_string_or(image, "reference", "")) + "\n";
   }
-  if (parsed.value("format") == "json")
-    TRY(print(base::dump_json(shapes) + "\n"));
+  if (const auto format = document_format(parsed))
+    TRY(print(render_document(shapes, *format)));
   else if (parsed.has("quiet"))
     TRY(print(names));
   else
-    TRY(print(render_table(image_header(verbose), rows)));
+    TRY(print(render_table(verbose ? variant_header() : image_header(), rows)));
   return 0;
 }
 
@@ -87,6 +168,35 @@ Result<int> inspect(Context& context, const Parsed& parsed) {
   }
   if (!complete) return 1;
   TRY(print(base::dump_json_pretty(details) + "\n"));
+  return 0;
+}
+
+// ---- names, and an end to them -----------------------------------------------------------------
+
+Result<int> tag(Context& context, const Parsed& parsed) {
+  Request request;
+  request.method = "POST";
+  request.target = "/v1/images/tag";
+  request.body =
+      base::dump_json({{"source", parsed.arguments.at(0)}, {"target", parsed.arguments.at(1)}});
+  const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
+  TRY(print(base::escape_controls(base::json_string_or(answer, "reference", "")) + "\n"));
+  return 0;
+}
+
+void tell_reclaimed(int64_t bytes) {
+  tell(fmt::format("Reclaimed {} in disk space\n", bytes == 0 ? "Zero KB" : size_text(bytes)));
+}
+
+Result<int> prune(Context& context, const Parsed& parsed) {
+  Request request;
+  request.method = "POST";
+  request.target = "/v1/images/prune";
+  request.body = base::dump_json({{"all", parsed.has("all")}});
+  const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
+  for (const std::string& reference : texts(answer, "deleted"))
+    TRY(print(base::escape_controls(reference) + "\n"));
+  tell_reclaimed(base::json_int_or(answer, "reclaimed_bytes", 0));
   return 0;
 }
 
@@ -126,49 +236,101 @@ Result<int> remove(Context& context, const Parsed& parsed) {
       TRY(print(base::escape_controls(name) + "\n"));
     reclaimed += base::json_int_or(removed, "reclaimed_bytes", 0);
   }
-  if (complete) tell(fmt::format("Reclaimed {} KB in disk space\n", reclaimed / 1024));
+  if (complete) tell_reclaimed(reclaimed);
   return complete ? 0 : 1;
 }
 
 }  // namespace
 
+namespace {
+
+Command save_command() {
+  return {.name = "save",
+          .summary = "Write images to an archive (OCI layout, docker load reads it too)",
+          .arguments = "IMAGE…",
+          .arguments_min = 1,
+          .arguments_max = any_number,
+          .flags = {{.name = "output",
+                     .short_name = 'o',
+                     .value = "FILE",
+                     .help = "The archive; otherwise stdout"},
+                    {.name = "arch",
+                     .short_name = 'a',
+                     .value = "ARCH",
+                     .help = "Only the image for this processor"},
+                    {.name = "os", .value = "OS", .help = "Only the image for this system"},
+                    {.name = "platform",
+                     .value = "OS/ARCH",
+                     .help = "Only the image for this platform; wins over --os and --arch"}},
+          .handler = save};
+}
+
+Command load_command() {
+  return {.name = "load",
+          .summary = "Bring in the images of an archive (OCI layout or docker save)",
+          .flags = {{.name = "input",
+                     .short_name = 'i',
+                     .value = "FILE",
+                     .help = "The archive; otherwise stdin"},
+                    {.name = "force",
+                     .short_name = 'f',
+                     .help = "Leave out members with invalid paths instead of refusing all"}},
+          .handler = load};
+}
+
+Command list_command() {
+  return {.name = "list",
+          .other_names = "ls",
+          .summary = "List images",
+          .flags = {{.name = "format", .value = format_values, .help = "How to print it"},
+                    {.name = "quiet", .short_name = 'q', .help = "References only"},
+                    {.name = "verbose",
+                     .short_name = 'v',
+                     .help = "Every platform, with sizes and digests"}},
+          .handler = list};
+}
+
+Command delete_command() {
+  return {.name = "delete",
+          .other_names = "rm",
+          .summary = "Remove images",
+          .arguments = "[IMAGE…]",
+          .arguments_max = any_number,
+          .flags = {{.name = "all", .short_name = 'a', .help = "Every image"},
+                    {.name = "force",
+                     .short_name = 'f',
+                     .help = "Also what is in use; missing ones are no error"}},
+          .handler = remove};
+}
+
+}  // namespace
+
 std::vector<Command> image_commands() {
-  const Flag format{.name = "format", .value = "json|table", .help = "How to print it"};
   return {{.name = "image",
            .other_names = "images i",
            .group = "Images",
-           .summary = "Load, list and remove images",
+           .summary = "Load, save, list, name and remove images",
            .commands = {
-               {.name = "load",
-                .summary = "Bring in the images of an archive (OCI layout or docker save)",
-                .flags = {{.name = "input",
-                           .short_name = 'i',
-                           .value = "FILE",
-                           .help = "The archive; otherwise stdin"}},
-                .handler = load},
-               {.name = "list",
-                .other_names = "ls",
-                .summary = "List images",
-                .flags = {format,
-                          {.name = "quiet", .short_name = 'q', .help = "References only"},
-                          {.name = "verbose", .short_name = 'v', .help = "More columns"}},
-                .handler = list},
+               load_command(),
+               save_command(),
+               list_command(),
                {.name = "inspect",
                 .summary = "Show all about images, as JSON",
                 .arguments = "IMAGE…",
                 .arguments_min = 1,
                 .arguments_max = any_number,
                 .handler = inspect},
-               {.name = "delete",
-                .other_names = "rm",
-                .summary = "Remove images",
-                .arguments = "[IMAGE…]",
-                .arguments_max = any_number,
-                .flags = {{.name = "all", .short_name = 'a', .help = "Every image"},
-                          {.name = "force",
-                           .short_name = 'f',
-                           .help = "Also what is in use; missing ones are no error"}},
-                .handler = remove},
+               {.name = "tag",
+                .summary = "Give an image one more name",
+                .arguments = "IMAGE NAME",
+                .arguments_min = 2,
+                .arguments_max = 2,
+                .handler = tag},
+               delete_command(),
+               {.name = "prune",
+                .summary = "Remove images without a name",
+                .flags = {{.name = "all", .short_name = 'a', .help = "All that no container uses"}},
+                .handler = prune},
            }}};
 }
 

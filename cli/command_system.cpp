@@ -16,6 +16,7 @@
 #include "cli/console.h"
 #include "cli/context.h"
 #include "cli/daemon.h"
+#include "cli/output_format.h"
 #include "cli/system_log.h"
 #include "cli/views.h"
 
@@ -110,8 +111,8 @@ Result<int> status(Context& context, const Parsed& parsed) {
                  {"appRoot", context.paths.app_root},
                  {"installRoot", context.paths.programs},
                  {"logRoot", context.paths.log_root}};
-  if (parsed.value("format") == "json") {
-    TRY(print(base::dump_json(*facts) + "\n"));
+  if (const auto format = document_format(parsed)) {
+    TRY(print(render_document(*facts, *format)));
     return running ? 0 : 1;
   }
   std::vector<Row> rows = {{"status", base::json_string_or(*facts, "status", "running")}};
@@ -126,8 +127,8 @@ Result<int> version(Context& context, const Parsed& parsed) {
   if (const auto facts = ask(context, "/v1/system"))
     versions.push_back({{"appName", "container-apiserver"},
                         {"version", base::json_string_or(*facts, "version", "unknown")}});
-  if (parsed.value("format") == "json") {
-    TRY(print(base::dump_json(versions) + "\n"));
+  if (const auto format = document_format(parsed)) {
+    TRY(print(render_document(versions, *format)));
     return 0;
   }
   std::vector<Row> rows;
@@ -144,6 +145,15 @@ Result<int> logs(Context& context, const Parsed& parsed) {
   if (*last <= 0) return wrong_usage(context, parsed, "--last: a time greater than 0 is needed");
   TRY(show_system_log(context.paths.daemon_log(), base::wall_time_ns() - *last * 1'000'000,
                       parsed.has("follow")));
+  return 0;
+}
+
+Result<int> disk_use(Context& context, const Parsed& parsed) {
+  const json use = TRY(ask(context, "/v1/system/df"));
+  if (const auto format = document_format(parsed))
+    TRY(print(render_document(use, *format)));
+  else
+    TRY(print(render_table(disk_use_header(), disk_use_rows(use))));
   return 0;
 }
 
@@ -187,8 +197,8 @@ Result<int> list_of(Context& context, const Parsed& parsed) {
     rows.push_back(kind.row(record));
     names += base::escape_controls(record.name) + "\n";
   }
-  if (parsed.value("format") == "json")
-    TRY(print(base::dump_json(shapes) + "\n"));
+  if (const auto format = document_format(parsed))
+    TRY(print(render_document(shapes, *format)));
   else if (parsed.has("quiet"))
     TRY(print(names));
   else
@@ -218,7 +228,7 @@ Result<int> inspect_of(Context& context, const Parsed& parsed) {
 
 // ---- the table ---------------------------------------------------------------------------------
 
-const Flag format_flag{.name = "format", .value = "json|table", .help = "How to print it"};
+const Flag format_flag{.name = "format", .value = format_values, .help = "How to print it"};
 
 template <class Record, const Kind<Record>& kind>
 Command views_of(std::string_view name, std::string_view short_name, std::string_view summary) {
@@ -275,6 +285,10 @@ Command system_command() {
                .summary = "Tell whether it runs, and where it keeps its things",
                .flags = {format_flag},
                .handler = status},
+              {.name = "df",
+               .summary = "Tell what images, containers and volumes take on the disk",
+               .flags = {format_flag},
+               .handler = disk_use},
               {.name = "logs",
                .summary = "Show the daemon's log",
                .flags = {{.name = "follow", .short_name = 'f', .help = "Go on with what comes"},

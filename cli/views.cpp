@@ -1,5 +1,6 @@
 #include "cli/views.h"
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -169,12 +170,10 @@ std::string short_digest(const std::string& digest) {
   return hex.size() <= digits ? hex : hex.substr(0, digits) + "...";
 }
 
-std::string size_text(int64_t bytes) {
-  constexpr std::array<const char*, 4> units = {"KB", "MB", "GB", "TB"};
-  double amount = static_cast<double>(bytes) / 1024;
-  size_t unit = 0;
-  for (; amount >= 1024 && unit + 1 < units.size(); ++unit) amount /= 1024;
-  return fmt::format("{:.1f} {}", amount, units[unit]);
+/// As many digits as name an image.
+std::string reference_digits(const std::string& digest) {
+  constexpr size_t digits = 12;
+  return digest.substr(digest.find(':') + 1, digits);
 }
 
 }  // namespace
@@ -286,22 +285,40 @@ ImageName image_name(const std::string& reference) {
   return {.name = name, .tag = tag};
 }
 
-Row image_header(bool verbose) {
-  if (!verbose) return {"NAME", "TAG", "DIGEST"};
-  return {"NAME", "TAG", "INDEX DIGEST", "OS", "ARCH", "SIZE", "CREATED"};
+std::string size_text(int64_t bytes) {
+  constexpr std::array<const char*, 4> units = {"KB", "MB", "GB", "TB"};
+  double amount = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  for (; amount >= 1024 && unit + 1 < units.size(); ++unit) amount /= 1024;
+  return fmt::format("{:.1f} {}", amount, units[unit]);
 }
 
-Row image_row(const json& image, bool verbose) {
+Row image_header() { return {"NAME", "TAG", "DIGEST"}; }
+
+Row image_row(const json& image) {
   const ImageName name = image_name(base::json_string_or(image, "reference", ""));
-  const std::string digest = base::json_string_or(image, "digest", "");
-  if (!verbose) return {name.name, name.tag, short_digest(digest)};
-  return {name.name,
-          name.tag,
-          digest,
-          base::json_string_or(image, "os", ""),
-          base::json_string_or(image, "architecture", ""),
-          size_text(base::json_int_or(image, "size_bytes", 0)),
-          base::json_string_or(image, "created", "")};
+  return {name.name, name.tag, short_digest(base::json_string_or(image, "digest", ""))};
+}
+
+Row variant_header() {
+  return {"NAME",      "TAG",     "INDEX DIGEST",   "OS", "ARCH", "VARIANT",
+          "FULL SIZE", "CREATED", "MANIFEST DIGEST"};
+}
+
+std::vector<Row> variant_rows(const json& image) {
+  const ImageName name = image_name(base::json_string_or(image, "reference", ""));
+  const std::string index = reference_digits(base::json_string_or(image, "digest", ""));
+  std::vector<Row> rows;
+  for (const json& variant : image.value("variants", json::array())) {
+    const json platform = variant.value("platform", json::object());
+    rows.push_back({name.name, name.tag, index, base::json_string_or(platform, "os", ""),
+                    base::json_string_or(platform, "architecture", ""),
+                    base::json_string_or(platform, "variant", ""),
+                    size_text(base::json_int_or(variant, "size", 0)),
+                    base::json_string_or(variant, "created", ""),
+                    reference_digits(base::json_string_or(variant, "digest", ""))});
+  }
+  return rows;
 }
 
 json image_json(const json& image) {
@@ -325,12 +342,35 @@ json image_details_json(const json& image) {
   const std::string reference = base::json_string_or(image, "reference", "");
   const std::string digest = base::json_string_or(image, "digest", "");
   const json descriptor = image.value("descriptor", json({{"digest", digest}}));
+  const json variants = image.value("variants", json::array());
+  std::string created;  // of the newest of its platforms
+  for (const json& variant : variants)
+    created = std::max(created, base::json_string_or(variant, "created", ""));
   return {{"id", digest.substr(digest.find(':') + 1)},
           {"name", reference},
           {"reference", reference},
           {"descriptor", descriptor},
-          {"configuration", {{"name", reference}, {"descriptor", descriptor}}},
-          {"variants", image.value("variants", json::array())}};
+          {"configuration",
+           {{"name", reference}, {"creationDate", created}, {"descriptor", descriptor}}},
+          {"variants", variants}};
+}
+
+Row disk_use_header() { return {"TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"}; }
+
+std::vector<Row> disk_use_rows(const json& use) {
+  constexpr std::pair<const char*, const char*> kinds[] = {
+      {"Images", "images"}, {"Containers", "containers"}, {"Local Volumes", "volumes"}};
+  std::vector<Row> rows;
+  for (const auto& [title, key] : kinds) {
+    const json kind = use.value(key, json::object());
+    const int64_t size = base::json_int_or(kind, "sizeInBytes", 0);
+    const int64_t reclaimable = base::json_int_or(kind, "reclaimable", 0);
+    rows.push_back({title, std::to_string(base::json_int_or(kind, "total", 0)),
+                    std::to_string(base::json_int_or(kind, "active", 0)), size_text(size),
+                    fmt::format("{} ({}%)", size_text(reclaimable),
+                                size == 0 ? 0 : reclaimable * 100 / size)});
+  }
+  return rows;
 }
 
 }  // namespace cli

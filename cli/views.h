@@ -3,6 +3,7 @@
 /// the tool's tutorial uses (`.status`, `.configuration.id`, `.networks[0].address`). Pure.
 
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -33,11 +34,21 @@ struct ImageName {
 };
 ImageName image_name(const std::string& reference);
 
+/// `1.5 MB`, in units of 1024.
+std::string size_text(int64_t bytes);
+
 /// Of an entry of GET /v1/images.
-Row image_header(bool verbose);
-Row image_row(const nlohmann::json& image, bool verbose);
+Row image_header();
+Row image_row(const nlohmann::json& image);
 nlohmann::json image_json(const nlohmann::json& image);
+/// The same with `verbose=1`: a row for each platform.
+Row variant_header();
+std::vector<Row> variant_rows(const nlohmann::json& image);
 /// Of an answer of GET /v1/images/inspect.
 nlohmann::json image_details_json(const nlohmann::json& image);
+
+/// Of an answer of GET /v1/system/df.
+Row disk_use_header();
+std::vector<Row> disk_use_rows(const nlohmann::json& use);
 
 }  // namespace cli

@@ -27,6 +27,7 @@ namespace limits = base::limits;
 constexpr std::string_view blob_folder = "blobs/sha256/";
 constexpr uint32_t members_max = 100'000;
 constexpr int links_followed_max = 8;
+constexpr size_t invalid_members_shown_max = 10;
 constexpr uint64_t content_bytes_max = limits::layer_unpacked_bytes_max;  ///< All members together.
 constexpr const char* name_annotation = "io.containerd.image.name";
 constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
@@ -44,6 +45,12 @@ std::string plain_name(std::string_view path) {
   return base::join(kept, "/");
 }
 
+/// Where an extracting tool would be led outside its folder.
+bool leads_outside(std::string_view path) {
+  const std::vector<std::string> pieces = base::split(path, '/');
+  return path.starts_with('/') || std::find(pieces.begin(), pieces.end(), "..") != pieces.end();
+}
+
 /// By the first bytes: what the name says is not to be trusted.
 std::string compression_suffix(std::string_view bytes) {
   if (bytes.starts_with("\x1f\x8b")) return "+gzip";
@@ -58,7 +65,8 @@ std::string folder_of(const std::string& name) {
 
 class Archive {
  public:
-  Archive(Store& store, Lease& lease) : store_(store), lease_(lease) {}
+  Archive(Store& store, Lease& lease, const ArchiveOptions& options)
+      : store_(store), lease_(lease), options_(options) {}
 
   Result<> read(ByteSource source) {
     TarReader members = TRY(TarReader::create(std::move(source)));
@@ -74,6 +82,7 @@ class Archive {
   }
 
   Result<ArchiveContent> content() {
+    TRY(judge_invalid_members());
     // Docker writes both since 25; the index is the whole truth then.
     if (index_) {
       TRY_DURING(read_index(), "read the archive's index.json");
@@ -97,6 +106,11 @@ class Archive {
   };
 
   Result<> take(const TarEntry& entry, TarReader& members) {
+    if (leads_outside(entry.path)) {
+      if (invalid_members_.size() < invalid_members_shown_max)
+        invalid_members_.push_back(base::escape_controls(entry.path));
+      return {};
+    }
     const std::string name = plain_name(entry.path);
     if (entry.type == TarType::Symlink)
       links_[name] = plain_name(folder_of(name) + "/" + entry.link);
@@ -141,6 +155,18 @@ class Archive {
     return fail(ErrorCode::InvalidArgument, "the archive has no '{}'", base::escape_controls(name));
   }
 
+  Result<> judge_invalid_members() {
+    if (invalid_members_.empty()) return {};
+    const std::string shown = base::join(invalid_members_, ", ");
+    if (!options_.skip_invalid_members)
+      return fail(ErrorCode::InvalidArgument,
+                  "the archive has invalid members (rejected paths): {}; load the rest of it with "
+                  "--force",
+                  shown);
+    content_.notes.push_back(fmt::format("invalid members were left out: {}", shown));
+    return {};
+  }
+
   Result<> read_index();
   Result<> read_docker_manifest();
   Result<Descriptor> docker_image(const json& entry);
@@ -148,10 +174,12 @@ class Archive {
 
   Store& store_;
   Lease& lease_;
+  const ArchiveOptions options_;
   std::optional<json> index_;
   std::optional<json> docker_;
   std::map<std::string, Member> members_;
   std::map<std::string, std::string> links_;
+  std::vector<std::string> invalid_members_;  ///< The first of them.
   ArchiveContent content_;
   uint64_t content_bytes_ = 0;
 };
@@ -244,8 +272,9 @@ Result<> Archive::read_docker_manifest() {
 
 }  // namespace
 
-Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source) {
-  Archive archive(store, lease);
+Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source,
+                                    const ArchiveOptions& options) {
+  Archive archive(store, lease, options);
   TRY(archive.read(TRY(decompressed(std::move(source)))));
   return archive.content();
 }

@@ -16,6 +16,11 @@ struct ArchiveImage {
   Descriptor descriptor;
 };
 
+struct ArchiveOptions {
+  /// Leaves out members whose paths are absolute or have `..` in them, instead of refusing all.
+  bool skip_invalid_members = false;
+};
+
 struct ArchiveContent {
   std::vector<ArchiveImage> images;
   std::vector<std::string> notes;
@@ -24,6 +29,7 @@ struct ArchiveContent {
 /// Takes the archive's content into the store, kept by `lease`, and says what is in it; names
 /// nothing yet. A
 /// member's name is only ever compared, never used as a path.
-base::Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source);
+base::Result<ArchiveContent> read_archive(Store& store, Lease& lease, ByteSource source,
+                                          const ArchiveOptions& options);
 
 }  // namespace image

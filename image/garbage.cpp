@@ -1,5 +1,6 @@
 /// Which content something leads to, and the deletion of the rest.
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -7,11 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
-#include "base/json.h"
-#include "base/limits.h"
-#include "image/manifest.h"
+#include "image/links.h"
 #include "image/store.h"
 
 namespace image {
@@ -19,8 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using base::Result;
-using nlohmann::json;
-namespace limits = base::limits;
 
 constexpr std::string_view layer_suffix = ".erofs";
 
@@ -31,64 +28,29 @@ std::string digest_of_file(const fs::path& path) {
   return "sha256:" + name;
 }
 
-/// Digests that `digest` names: of manifests, which lead further, and others.
-struct Links {
-  std::vector<std::string> manifests;
-  std::vector<std::string> others;
-};
-
-/// What cannot be read leads nowhere.
-Links links_of(const Store& store, const std::string& digest) {
-  Links links;
-  const auto text = store.read(digest, limits::manifest_bytes_max);
-  if (!text || !text->starts_with('{')) return links;
-  const auto document = base::parse_json(*text);
-  if (!document || !document->is_object()) return links;
-  const auto subject = document->find("subject");
-  if (subject != document->end())
-    if (const auto child = descriptor_from_json(*subject)) links.manifests.push_back(child->digest);
-  if (is_index(*document)) {
-    for (const json& one : document->at("manifests"))
-      if (const auto child = descriptor_from_json(one)) links.manifests.push_back(child->digest);
-    return links;
-  }
-  const auto manifest = manifest_from_json(*document);
-  if (!manifest) return links;
-  links.others.push_back(manifest->config.digest);
-  for (const Descriptor& layer : manifest->layers) links.others.push_back(layer.digest);
-  if (const auto config = read_config(store, manifest->config))
-    links.others.insert(links.others.end(), config->diff_ids.begin(), config->diff_ids.end());
-  return links;
-}
-
-void mark(const Store& store, const std::set<std::string>& roots, std::set<std::string>& keep) {
-  std::vector<std::string> waiting(roots.begin(), roots.end());
-  // Not `keep`: one image may call a layer what for another is its manifest.
-  std::set<std::string> seen;
-  while (!waiting.empty()) {
-    const std::string digest = std::move(waiting.back());
-    waiting.pop_back();
-    if (!seen.insert(digest).second) continue;
-    keep.insert(digest);
-    Links links = links_of(store, digest);
-    keep.insert(links.others.begin(), links.others.end());
-    std::move(links.manifests.begin(), links.manifests.end(), std::back_inserter(waiting));
-  }
+uint64_t allocated_bytes(const fs::path& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
 }
 
 }  // namespace
 
 /// With mutex_ held.
-std::set<std::string> Store::reachable(const std::set<std::string>& used) const {
-  std::set<std::string> roots = used;
+void Store::add_leases(std::set<std::string>& roots) const {
   roots.insert(holds_.begin(), holds_.end());
   roots.insert(let_go_.begin(), let_go_.end());
-  for (const auto& [name, descriptor] : tags_) roots.insert(descriptor.digest);
   for (const auto& [name, lease] : named_)
     roots.insert(lease->digests.begin(), lease->digests.end());
   for (const auto& lease : unnamed_) roots.insert(lease->digests.begin(), lease->digests.end());
+}
+
+/// With mutex_ held.
+std::set<std::string> Store::reachable(const std::set<std::string>& used) const {
+  std::set<std::string> roots = used;
+  add_leases(roots);
+  for (const auto& [name, descriptor] : tags_) roots.insert(descriptor.digest);
   std::set<std::string> keep;
-  mark(*this, roots, keep);
+  add_reachable(*this, roots, keep);
   return keep;
 }
 
@@ -97,7 +59,7 @@ void Store::discard_content(const LeaseRecord& lease, const std::set<std::string
   if (lease.digests.empty()) return;
   const std::set<std::string> keep = reachable(used);
   std::set<std::string> own;
-  mark(*this, lease.digests, own);
+  add_reachable(*this, lease.digests, own);
   for (const std::string& digest : own) {
     if (keep.contains(digest)) continue;
     ::unlink(blob_path(digest).c_str());
@@ -106,40 +68,69 @@ void Store::discard_content(const LeaseRecord& lease, const std::set<std::string
   (void)drop_partials();
 }
 
-Result<uint64_t> Store::collect() {
+Result<Collected> Store::collect() {
   begin_collecting();
   const Result<std::set<std::string>> used = users();
   const std::lock_guard lock(mutex_);
-  Result<uint64_t> freed = 0;
+  Result<Collected> collected = Collected{};
   if (used) {
     drop_expired_leases();
-    freed = sweep(reachable(*used));
+    collected = sweep(reachable(*used));
   } else {
-    freed = tl::unexpected<base::Error>(
+    collected = tl::unexpected<base::Error>(
         base::Error(used.error()).during("ask which images are in use"));
   }
   end_collecting();
-  return freed;
+  return collected;
 }
 
 /// With mutex_ held.
-Result<uint64_t> Store::sweep(const std::set<std::string>& keep) {
+Result<Collected> Store::sweep(const std::set<std::string>& keep) {
   TRY(drop_partials());
-  uint64_t freed = 0;
+  Collected collected;
+  for (const fs::path& path : TRY(content_files())) {
+    const std::string digest = digest_of_file(path);
+    if (keep.contains(digest)) continue;
+    const uint64_t bytes = allocated_bytes(path);
+    const bool is_manifest =
+        path.extension() != layer_suffix && links_of(*this, digest).is_manifest;
+    if (::unlink(path.c_str()) != 0)
+      return base::fail_errno(errno, fmt::format("delete '{}'", path.string()));
+    collected.bytes += bytes;
+    if (is_manifest) collected.manifests.push_back(digest);
+  }
+  return collected;
+}
+
+Result<std::vector<fs::path>> Store::content_files() const {
+  std::vector<fs::path> files;
   for (const char* folder : {"/blobs/sha256", "/layers/sha256"}) {
     std::error_code error;
     for (fs::directory_iterator at(root_ + folder, error), end; !error && at != end;
-         at.increment(error)) {
-      if (keep.contains(digest_of_file(at->path()))) continue;
-      struct stat info {};
-      const bool known = ::stat(at->path().c_str(), &info) == 0;
-      if (::unlink(at->path().c_str()) != 0)
-        return base::fail_errno(errno, fmt::format("delete '{}'", at->path().string()));
-      if (known) freed += static_cast<uint64_t>(info.st_blocks) * 512;
-    }
+         at.increment(error))
+      files.push_back(at->path());
     if (error) return base::fail_errno(error.value(), fmt::format("read '{}{}'", root_, folder));
   }
-  return freed;
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Result<Space> Store::space() {
+  const std::set<std::string> used = TRY(users());
+  std::set<std::string> keep;
+  {
+    const std::lock_guard lock(mutex_);
+    std::set<std::string> roots = used;
+    add_leases(roots);
+    add_reachable(*this, roots, keep);
+  }
+  Space space;
+  for (const fs::path& path : TRY(content_files())) {
+    const uint64_t bytes = allocated_bytes(path);
+    space.bytes += bytes;
+    if (!keep.contains(digest_of_file(path))) space.reclaimable_bytes += bytes;
+  }
+  return space;
 }
 
 }  // namespace image

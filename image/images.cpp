@@ -12,6 +12,7 @@
 #include "image/archive.h"
 #include "image/digest.h"
 #include "image/layer.h"
+#include "image/links.h"
 #include "image/manifest.h"
 #include "image/reference.h"
 #include "image/store.h"
@@ -40,9 +41,14 @@ class StoredImages final : public Images {
     return TRY(find(reference)).second.digest;
   }
   Result<std::vector<reconciler::ImageSummary>> list() override;
-  Result<Loaded> load(const ArchiveSource& source) override;
+  Result<Loaded> load(const ArchiveSource& source, const LoadOptions& options) override;
   Result<json> inspect(const std::string& reference) override;
   Result<Removed> remove(const std::string& reference, bool force) override;
+  Result<std::string> tag(const std::string& source, const std::string& target) override;
+  Result<Removed> prune(bool all) override;
+  Result<ArchiveWriter> save(const std::vector<std::string>& references,
+                             const std::string& platform) override;
+  Result<ImageUse> use() override;
   Store& store() override { return *store_; }
 
  private:
@@ -121,6 +127,9 @@ Result<StoredImages::Named> StoredImages::find(const std::string& reference) con
 }
 
 Result<> StoredImages::make_layers(Lease& lease, const Manifest& manifest, const Config& config) {
+  if (manifest.layers.size() > limits::image_layers_max)
+    return fail(ErrorCode::Unsupported, "the image has {} layers; at most {} fit one machine",
+                manifest.layers.size(), limits::image_layers_max);
   if (config.diff_ids.size() != manifest.layers.size())
     return fail(ErrorCode::InvalidArgument, "the manifest has {} layers and its config names {}",
                 manifest.layers.size(), config.diff_ids.size());
@@ -177,11 +186,11 @@ Result<std::vector<reconciler::ImageSummary>> StoredImages::list() {
 
 // ---- loading -----------------------------------------------------------------------------------
 
-Result<Loaded> StoredImages::load(const ArchiveSource& source) {
+Result<Loaded> StoredImages::load(const ArchiveSource& source, const LoadOptions& options) {
   Lease lease = store_->lease();  // members of no image, or all after a failure, go with it
-  ArchiveContent content = TRY(read_archive(*store_, lease, [&](std::span<char> buffer) {
-    return source(buffer.data(), buffer.size());
-  }));
+  ArchiveContent content = TRY(read_archive(
+      *store_, lease, [&](std::span<char> buffer) { return source(buffer.data(), buffer.size()); },
+      {.skip_invalid_members = options.skip_invalid_members}));
   Loaded loaded{.references = {}, .notes = std::move(content.notes)};
   std::vector<Named> names;
   const auto before = store_->tags();
@@ -248,10 +257,14 @@ Result<json> StoredImages::describe(const Variant& variant) const {
   for (const Descriptor& layer : manifest.layers) size += layer.size;
   json platform = {{"os", variant.platform.os}, {"architecture", variant.platform.architecture}};
   if (!variant.platform.variant.empty()) platform["variant"] = variant.platform.variant;
+  json config;
+  if (is_image_config(manifest.config.media_type))
+    config = TRY(read_json(*store_, manifest.config, limits::image_config_bytes_max));
   return json{{"platform", platform},
               {"digest", variant.descriptor.digest},
               {"size", size},
-              {"config", TRY(read_json(*store_, manifest.config, limits::image_config_bytes_max))}};
+              {"created", config.is_object() ? base::json_string_or(config, "created", "") : ""},
+              {"config", config}};
 }
 
 Result<json> StoredImages::inspect(const std::string& reference) {
@@ -286,7 +299,65 @@ Result<Removed> StoredImages::remove(const std::string& reference, bool force) {
                 base::escape_controls(reference), base::join(names, ", "));
   TRY(store_->untag(names));
   if (names.empty()) names.push_back(image.first);  // by its digest, and nothing named it
-  return Removed{.references = std::move(names), .reclaimed_bytes = TRY(store_->collect())};
+  return Removed{.references = std::move(names), .reclaimed_bytes = TRY(store_->collect()).bytes};
+}
+
+Result<Removed> StoredImages::prune(bool all) {
+  std::vector<std::string> names;
+  if (all) {
+    const std::set<std::string> used = TRY(store_->users());
+    for (const auto& [name, descriptor] : store_->tags())
+      if (!used.contains(descriptor.digest)) names.push_back(name);
+    TRY(store_->untag(names));
+  }
+  Collected collected = TRY(store_->collect());
+  // What had a name is told by it; a digest says that content had none.
+  if (names.empty()) names = std::move(collected.manifests);
+  return Removed{.references = std::move(names), .reclaimed_bytes = collected.bytes};
+}
+
+// ---- naming and carrying out -------------------------------------------------------------------
+
+Result<std::string> StoredImages::tag(const std::string& source, const std::string& target) {
+  const Named image = TRY(find(source));
+  const Reference wanted = TRY(parse_reference(target));
+  if (!wanted.digest.empty() || target.starts_with("sha256:"))
+    return fail(ErrorCode::InvalidArgument,
+                "'{}' is no name to give: it has a digest; write for instance my-app:1.2",
+                base::escape_controls(target));
+  TRY(store_->tag({{wanted.full(), image.second}}));
+  return wanted.full();
+}
+
+Result<ArchiveWriter> StoredImages::save(const std::vector<std::string>& references,
+                                         const std::string& platform) {
+  std::vector<SavedImage> images;
+  std::vector<std::shared_ptr<const void>> holds;
+  for (const std::string& reference : references) {
+    Named image = TRY(find(reference));
+    holds.push_back(store_->hold(image.second.digest));
+    if (!platform.empty())
+      image.second =
+          TRY(choose_variant(*store_, reference, image.second, TRY(parse_platform(platform))))
+              .descriptor;
+    SavedImage& saved = images.emplace_back();
+    saved.descriptor = image.second;
+    if (!is_digest(image.first)) saved.references.push_back(image.first);
+    TRY_DURING(blobs_of(*store_, image.second.digest), "save '{}'",
+               base::escape_controls(reference));
+  }
+  return [this, images = std::move(images), holds = std::move(holds)](const ArchiveSink& sink) {
+    return write_archive(*store_, images, host_, sink);
+  };
+}
+
+Result<ImageUse> StoredImages::use() {
+  std::set<std::string> digests;
+  for (const auto& [name, descriptor] : store_->tags()) digests.insert(descriptor.digest);
+  const std::set<std::string> used = TRY(store_->users());
+  ImageUse use{.total = digests.size(), .active = 0, .space = TRY(store_->space())};
+  for (const std::string& digest : digests) use.active += used.contains(digest) ? 1 : 0;
+  return use;
 }
 
 }  // namespace

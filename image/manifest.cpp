@@ -76,12 +76,6 @@ Result<> check_media_type(const json& document, const Descriptor& descriptor) {
               base::escape_controls(said));
 }
 
-/// Whether a config of this type describes a root file system; other artifacts have others.
-bool is_image_config(const std::string& media_type) {
-  return media_type.empty() || media_type == config_media_type ||
-         media_type == "application/vnd.docker.container.image.v1+json";
-}
-
 /// Walks from an index to its manifests.
 class VariantSearch {
  public:
@@ -204,9 +198,6 @@ Result<Manifest> manifest_from_json(const json& document) {
   const auto layers = document.find("layers");
   if (layers == document.end() || !layers->is_array() || !document.contains("config"))
     return fail(ErrorCode::InvalidArgument, "the manifest has no list of layers, or no config");
-  if (layers->size() > limits::image_layers_max)
-    return fail(ErrorCode::Unsupported, "the image has {} layers; at most {} fit one machine",
-                layers->size(), limits::image_layers_max);
   Manifest manifest;
   manifest.config = TRY(descriptor_from_json(document.at("config")));
   for (const json& layer : *layers) manifest.layers.push_back(TRY(descriptor_from_json(layer)));
@@ -244,6 +235,11 @@ Result<Config> config_from_json(const json& document) {
     for (const auto& [key, value] : labels->items())
       if (value.is_string()) runtime.labels.emplace(key, value.get<std::string>());
   return config;
+}
+
+bool is_image_config(const std::string& media_type) {
+  return media_type.empty() || media_type == config_media_type ||
+         media_type == "application/vnd.docker.container.image.v1+json";
 }
 
 Result<json> read_json(const Store& store, const Descriptor& descriptor, uint64_t bytes_max) {

@@ -59,6 +59,8 @@ base::Result<Descriptor> descriptor_from_json(const nlohmann::json& json);
 base::Result<Manifest> manifest_from_json(const nlohmann::json& json);
 bool is_index(const nlohmann::json& json);
 base::Result<Config> config_from_json(const nlohmann::json& json);
+/// Whether a config of this type describes a root file system; other artifacts have others.
+bool is_image_config(const std::string& media_type);
 
 /// The images behind a descriptor; those whose manifest is not in the store are left out.
 base::Result<std::vector<Variant>> variants_of(const Store& store, const Descriptor& descriptor);

@@ -13,6 +13,7 @@
 /// loss of power leaves whole files or none. Thread-safe.
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -96,6 +97,18 @@ class PartialBlob {
   uint64_t size_ = 0;
 };
 
+/// What a collection deleted.
+struct Collected {
+  uint64_t bytes = 0;                  ///< Of the disk.
+  std::vector<std::string> manifests;  ///< Digests of images and indexes among it.
+};
+
+/// Blocks of the disk.
+struct Space {
+  uint64_t bytes = 0;
+  uint64_t reclaimable_bytes = 0;  ///< Without all names that no container uses.
+};
+
 class Store {
  public:
   /// Busy if another process holds the store.
@@ -115,8 +128,9 @@ class Store {
   using Users = std::function<base::Result<std::set<std::string>>()>;
   void set_users(Users users) { users_ = std::move(users); }
   base::Result<std::set<std::string>> users() const;
-  /// Deletes what no name, user, lease or hold leads to; the bytes freed on the disk.
-  base::Result<uint64_t> collect();
+  /// Deletes what no name, user, lease or hold leads to.
+  base::Result<Collected> collect();
+  base::Result<Space> space();
 
   // ---- content ----
 
@@ -176,7 +190,9 @@ class Store {
   void begin_collecting();
   void end_collecting();
   std::set<std::string> reachable(const std::set<std::string>& used) const;
-  base::Result<uint64_t> sweep(const std::set<std::string>& keep);
+  void add_leases(std::set<std::string>& roots) const;
+  base::Result<Collected> sweep(const std::set<std::string>& keep);
+  base::Result<std::vector<std::filesystem::path>> content_files() const;
   std::string blob_path(const std::string& digest) const;
   std::string partial_path(const std::string& digest) const;
 
