@@ -21,6 +21,8 @@
 ///   POST   /v1/images/save                   {"references": [R], "platform"?}: the archive
 ///   POST   /v1/images/tag                    {"source": R, "target": R}: {"reference"}
 ///   POST   /v1/images/prune                  {"all": bool}: as DELETE
+///   POST   /v1/images/check                  {"blobs", "disks": counts, "repaired", "problems":
+///                                            [texts]}
 ///   DELETE /v1/images?reference=R&force=1    {"deleted": [references], "reclaimed_bytes"}
 ///   GET    /v1/system/df                     {images, containers, volumes: {total, active,
 ///                                            sizeInBytes, reclaimable}}

@@ -1,4 +1,4 @@
-/// image load, save, list, inspect, tag, delete, prune.
+/// image load, save, list, inspect, tag, delete, fsck, prune.
 
 #include <algorithm>
 #include <cerrno>
@@ -200,6 +200,22 @@ Result<int> prune(Context& context, const Parsed& parsed) {
   return 0;
 }
 
+/// 1 if something is wrong that could not be repaired.
+Result<int> check(Context& context, const Parsed&) {
+  Request request;
+  request.method = "POST";
+  request.target = "/v1/images/check";
+  request.silence_ms_max = -1;  // as long as reading all of it takes
+  const json report = TRY(base::parse_json(TRY(context.client.call(request))));
+  for (const std::string& text : texts(report, "repaired")) TRY(print(printable(text) + "\n"));
+  const std::vector<std::string> problems = texts(report, "problems");
+  for (const std::string& text : problems) TRY(print(printable(text) + "\n"));
+  tell(fmt::format("{} blobs and {} disks checked: {}\n", base::json_int_or(report, "blobs", 0),
+                   base::json_int_or(report, "disks", 0),
+                   problems.empty() ? "all is well" : "images lack content"));
+  return problems.empty() ? 0 : 1;
+}
+
 Result<std::vector<std::string>> all_references(Context& context) {
   std::vector<std::string> references;
   const json images = TRY(ask(context, "/v1/images"));
@@ -327,6 +343,9 @@ std::vector<Command> image_commands() {
                 .arguments_max = 2,
                 .handler = tag},
                delete_command(),
+               {.name = "fsck",
+                .summary = "Read all images' content, and repair what is damaged",
+                .handler = check},
                {.name = "prune",
                 .summary = "Remove images without a name",
                 .flags = {{.name = "all", .short_name = 'a', .help = "All that no container uses"}},

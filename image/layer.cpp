@@ -58,6 +58,11 @@ Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
   const std::shared_ptr<std::mutex> turn = store.layer_turn(diff_id);
   const std::lock_guard only_one(*turn);
   if (base::path_exists(store.layer_path(diff_id))) return {};
+  return store.commit_layer(TRY(write_layer(store, lease, layer, diff_id)), diff_id);
+}
+
+Result<Ingest> write_layer(Store& store, Lease& lease, const Descriptor& layer,
+                           const std::string& diff_id) {
   const base::UniqueFd blob = TRY(store.open_blob(layer.digest));
   struct stat info {};
   if (::fstat(blob.get(), &info) != 0) return base::fail_errno(errno, "look at the layer");
@@ -86,7 +91,7 @@ Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
     return fail(ErrorCode::Io, "layer {} is damaged on this disk: it reads as {}", layer.digest,
                 seen);
   TRY(writer.finish(uuid_of(diff_id)));
-  return store.commit_layer(std::move(disk), diff_id);
+  return disk;
 }
 
 }  // namespace image

@@ -13,4 +13,8 @@ namespace image {
 base::Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
                           const std::string& diff_id);
 
+/// The same disk, verified and complete, but not yet in its place.
+base::Result<Ingest> write_layer(Store& store, Lease& lease, const Descriptor& layer,
+                                 const std::string& diff_id);
+
 }  // namespace image

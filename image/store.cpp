@@ -143,6 +143,25 @@ Result<> Store::commit_layer(Ingest layer, const std::string& diff_id) {
   return commit(std::move(layer), diff_id, layer_path(diff_id));
 }
 
+Result<> Store::replace_layer(Ingest layer, const std::string& diff_id) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (::unlink(layer_path(diff_id).c_str()) != 0 && errno != ENOENT)
+      return base::fail_errno(errno, fmt::format("delete '{}'", layer_path(diff_id)));
+  }
+  return commit_layer(std::move(layer), diff_id);
+}
+
+Result<std::string> Store::set_aside(const std::string& digest) {
+  TRY(base::make_directories(root_ + "/damaged"));
+  std::string where =
+      fmt::format("{}/damaged/{}-{}", root_, digest_hex(digest), base::random_hex(4));
+  const std::lock_guard lock(mutex_);
+  if (::rename(blob_path(digest).c_str(), where.c_str()) != 0)
+    return base::fail_errno(errno, fmt::format("set '{}' aside", blob_path(digest)));
+  return where;
+}
+
 std::shared_ptr<std::mutex> Store::layer_turn(const std::string& diff_id) {
   const std::lock_guard lock(mutex_);
   std::erase_if(layer_turns_, [](const auto& turn) { return turn.second.expired(); });

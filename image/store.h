@@ -5,6 +5,7 @@
 ///   oci-layout, index.json, blobs/sha256/HEX    as the OCI Image Layout Specification says
 ///   layers/sha256/HEX.erofs                     by diff id
 ///   ingest/                                     unfinished files; emptied at every start
+///   damaged/                                    what check_store() set aside
 ///   partial/HEX                                 blobs that can be continued (PartialBlob)
 ///   leases/HEX                                  leases with a name (image/lease.h)
 ///   lock                                        held by the one process that may write
@@ -151,6 +152,8 @@ class Store {
   base::Result<uint64_t> size_of(const std::string& digest) const;
   /// Digests of blobs that begin with `prefix`, which is `sha256:` and hexadecimal digits.
   base::Result<std::vector<std::string>> blobs(const std::string& prefix) const;
+  /// Takes a damaged blob out of the way, without destroying it; where it is now.
+  base::Result<std::string> set_aside(const std::string& digest);
   /// Opens a blob; NotFound if it is not here.
   base::Result<base::UniqueFd> open_blob(const std::string& digest) const;
   /// A whole JSON blob of at most `bytes_max` bytes, verified against its digest.
@@ -161,6 +164,8 @@ class Store {
   base::Result<Ingest> begin_layer(const Lease& lease) const;
   /// Makes it the disk of `diff_id`, for good.
   base::Result<> commit_layer(Ingest layer, const std::string& diff_id);
+  /// Puts another disk in the place of one that is damaged.
+  base::Result<> replace_layer(Ingest layer, const std::string& diff_id);
   std::string layer_path(const std::string& diff_id) const;
 
   // ---- names ----

@@ -1,0 +1,183 @@
+#include "image/check.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <set>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/text.h"
+#include "image/digest.h"
+#include "image/layer.h"
+#include "image/manifest.h"
+
+namespace image {
+namespace {
+
+using base::ErrorCode;
+using base::Result;
+using nlohmann::json;
+namespace limits = base::limits;
+
+constexpr size_t piece_bytes = 256u << 10;
+
+Result<std::string> hash_of(int fd) {
+  Sha256 hash;
+  std::string buffer(piece_bytes, '\0');
+  while (const size_t count = TRY(base::read_some(fd, buffer)))
+    hash.update(std::string_view(buffer).substr(0, count));
+  return hash.finish();
+}
+
+class Check {
+ public:
+  Check(Store& store, const Fetch& fetch) : store_(store), fetch_(fetch), lease_(store.lease()) {}
+
+  Result<CheckReport> run() {
+    TRY(hash_blobs());
+    for (const auto& [reference, descriptor] : store_.tags()) {
+      TRY(lease_.keep(descriptor.digest));
+      TRY(visit(reference, descriptor, true, 0));
+    }
+    return std::move(report_);
+  }
+
+ private:
+  Result<> hash_blobs();
+  Result<> visit(const std::string& reference, const Descriptor& descriptor, bool required,
+                 int depth);
+  Result<> visit_manifest(const std::string& reference, const json& document);
+  bool is_there(const std::string& reference, const Descriptor& blob);
+  Result<> compare_disk(const std::string& reference, const Descriptor& layer,
+                        const std::string& diff_id);
+
+  Store& store_;
+  const Fetch& fetch_;
+  Lease lease_;
+  CheckReport report_;
+  std::set<std::string> set_aside_;
+  std::set<std::string> missing_;
+  std::set<std::string> seen_;
+};
+
+Result<> Check::hash_blobs() {
+  for (const std::string& digest : TRY(store_.blobs("sha256:"))) {
+    const auto blob = store_.open_blob(digest);
+    if (!blob) continue;  // removed meanwhile
+    ++report_.blobs;
+    const Result<std::string> found = hash_of(blob->get());
+    if (found && *found == digest) continue;
+    const std::string where = TRY(store_.set_aside(digest));
+    set_aside_.insert(digest);
+    report_.repaired.push_back(
+        fmt::format("{} was damaged and is set aside as '{}'", digest, where));
+  }
+  return {};
+}
+
+/// Whether it is in the store, now or after it was fetched; otherwise a problem.
+bool Check::is_there(const std::string& reference, const Descriptor& blob) {
+  if (store_.has(blob.digest)) return true;
+  if (!missing_.insert(blob.digest).second) return false;  // told already
+  std::string why;
+  if (fetch_) {
+    const Result<> fetched = fetch_(reference, blob);
+    if (fetched && store_.has(blob.digest)) {
+      report_.repaired.push_back(fmt::format("{} of '{}' was fetched again", blob.digest,
+                                             base::escape_controls(reference)));
+      return true;
+    }
+    if (!fetched) why = fmt::format(" ({})", fetched.error().to_string());
+  }
+  report_.problems.push_back(
+      fmt::format("{} of image '{}' is gone{}; bring the image in again: container image load -i "
+                  "FILE, or from where it was pulled",
+                  blob.digest, base::escape_controls(reference), why));
+  return false;
+}
+
+Result<> Check::visit(const std::string& reference, const Descriptor& descriptor, bool required,
+                      int depth) {
+  // Other platforms of an index may never have been here.
+  if (!required && !store_.has(descriptor.digest) && !set_aside_.contains(descriptor.digest))
+    return {};
+  if (depth > limits::image_index_depth_max || !is_there(reference, descriptor)) return {};
+  if (!seen_.insert(descriptor.digest).second) return {};
+  const Result<json> document = read_json(store_, descriptor, limits::manifest_bytes_max);
+  if (!document || !document->is_object()) {
+    report_.problems.push_back(fmt::format("{} of image '{}' is no manifest; remove the image",
+                                           descriptor.digest, base::escape_controls(reference)));
+    return {};
+  }
+  if (!is_index(*document)) return visit_manifest(reference, *document);
+  for (const json& one : document->at("manifests"))
+    if (const auto child = descriptor_from_json(one))
+      TRY(visit(reference, *child, false, depth + 1));
+  return {};
+}
+
+Result<> Check::visit_manifest(const std::string& reference, const json& document) {
+  const Result<Manifest> manifest = manifest_from_json(document);
+  if (!manifest) return {};
+  const bool has_config = is_there(reference, manifest->config);
+  std::vector<bool> has_layer;
+  for (const Descriptor& layer : manifest->layers) has_layer.push_back(is_there(reference, layer));
+  if (!has_config || !is_image_config(manifest->config.media_type)) return {};
+  const Result<Config> config = read_config(store_, manifest->config);
+  if (!config || config->diff_ids.size() != manifest->layers.size()) return {};
+  for (size_t i = 0; i < manifest->layers.size(); ++i)
+    if (has_layer[i]) TRY(compare_disk(reference, manifest->layers[i], config->diff_ids[i]));
+  return {};
+}
+
+Result<bool> same_content(int a, int b) {
+  std::string left(piece_bytes, '\0');
+  std::string right(piece_bytes, '\0');
+  for (off_t at = 0;; at += static_cast<off_t>(piece_bytes)) {
+    const ssize_t from_a = ::pread(a, left.data(), left.size(), at);
+    const ssize_t from_b = ::pread(b, right.data(), right.size(), at);
+    if (from_a < 0 || from_b < 0) return base::fail_errno(errno, "read a layer's disk");
+    if (from_a != from_b || left != right) return false;
+    if (static_cast<size_t>(from_a) < piece_bytes) return true;
+  }
+}
+
+Result<> Check::compare_disk(const std::string& reference, const Descriptor& layer,
+                             const std::string& diff_id) {
+  if (!seen_.insert("disk " + diff_id).second) return {};
+  const std::string path = store_.layer_path(diff_id);
+  if (!base::path_exists(path)) return {};  // it is made when it is needed
+  ++report_.disks;
+  Result<Ingest> fresh = write_layer(store_, lease_, layer, diff_id);
+  if (!fresh) {
+    report_.problems.push_back(fmt::format("layer {} of image '{}' cannot be read: {}",
+                                           layer.digest, base::escape_controls(reference),
+                                           fresh.error().to_string()));
+    return {};
+  }
+  const auto disk = base::open_file(path, O_RDONLY | O_NOFOLLOW);
+  const Result<bool> same = disk ? same_content(disk->get(), fresh->fd()) : Result<bool>(false);
+  if (same && *same) return {};
+  TRY(store_.replace_layer(std::move(*fresh), diff_id));
+  report_.repaired.push_back(
+      fmt::format("the disk of layer {} of image '{}' was damaged and is made anew; start the "
+                  "containers again that run on it",
+                  diff_id, base::escape_controls(reference)));
+  return {};
+}
+
+}  // namespace
+
+Result<CheckReport> check_store(Store& store, const Fetch& fetch) {
+  return Check(store, fetch).run();
+}
+
+}  // namespace image
