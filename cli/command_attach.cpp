@@ -132,6 +132,7 @@ StartedLink start_attached(const Context& context, const std::string& id, bool s
 
 Result<int> run(Context& context, const Parsed& parsed) {
   const RunOptions options = TRY(read_run_options(parsed, context.surroundings));
+  for (const std::string& warning : options.warnings) tell_warning(warning);
   IdFile id_file = TRY(IdFile::open(context, parsed));
   if (parsed.has("detach")) return run_detached(context, options, id_file);
   TRY(apply_all(context, create_command(options, "run", false), Show::Nothing));
@@ -145,6 +146,7 @@ Result<int> run(Context& context, const Parsed& parsed) {
 
 Result<int> create(Context& context, const Parsed& parsed) {
   const RunOptions options = TRY(read_run_options(parsed, context.surroundings));
+  for (const std::string& warning : options.warnings) tell_warning(warning);
   IdFile id_file = TRY(IdFile::open(context, parsed));
   TRY(apply_all(context, create_command(options, "create", false), Show::Nothing));
   TRY(id_file.keep(options.id));

@@ -115,8 +115,17 @@ void add_straight(const Parsed& parsed, json& service) {
   }
 }
 
-Result<> add_platform(const Parsed& parsed, json& service) {
-  if (parsed.has("platform") || (!parsed.has("arch") && !parsed.has("os"))) return {};
+Result<> add_platform(const Parsed& parsed, const Surroundings& surroundings, json& service,
+                      std::vector<std::string>& warnings) {
+  if (parsed.has("platform")) return {};
+  if (!parsed.has("arch") && !parsed.has("os")) {
+    const auto usual = surroundings.environment.find("CONTAINER_DEFAULT_PLATFORM");
+    if (usual == surroundings.environment.end() || usual->second.empty()) return {};
+    service["platform"] = usual->second;
+    warnings.push_back(
+        fmt::format("using platform {} from CONTAINER_DEFAULT_PLATFORM", usual->second));
+    return {};
+  }
   std::string architecture = parsed.value("arch").value_or("amd64");
   if (architecture == "x86_64" || architecture == "x86-64") architecture = "amd64";
   if (architecture == "aarch64") architecture = "arm64";
@@ -446,7 +455,7 @@ Result<RunOptions> read_run_options(const Parsed& parsed, const Surroundings& su
   json document = {{"services", {{options.id, json::object()}}}};
   json& service = document["services"][options.id];
   add_straight(parsed, service);
-  TRY(add_platform(parsed, service));
+  TRY(add_platform(parsed, surroundings, service, options.warnings));
   TRY(add_process(parsed, surroundings, service));
   TRY(add_ulimits(parsed, service));
   add_healthcheck(parsed, service);

@@ -33,6 +33,7 @@ struct RunOptions {
   std::string id;     ///< Of the container: `--name`, or a new UUID.
   spec::Stack stack;  ///< One service, under `id`.
   bool auto_remove = false;
+  std::vector<std::string> warnings;  ///< For whoever typed it.
 };
 
 /// `parsed.arguments` are the image and the command. Problems name the flags they are about.

@@ -23,12 +23,12 @@ cli::Surroundings surroundings() {
           }};
 }
 
-Result<cli::RunOptions> read(Words words) {
+Result<cli::RunOptions> read(Words words, const cli::Surroundings& around = surroundings()) {
   words.insert(words.begin(), "run");
   words.insert(words.end(), {"alpine", "echo", "$HOME"});
   const auto parsed = cli::parse(cli::root_command(), words);
   REQUIRE_MESSAGE(parsed, parsed.error().message);
-  return cli::read_run_options(*parsed, surroundings());
+  return cli::read_run_options(*parsed, around);
 }
 
 spec::Service service(Words words) {
@@ -205,6 +205,21 @@ TEST_CASE("the machine around: names, rights, signals, policies") {
   CHECK(made.platform == "linux/amd64");
   CHECK(made.boot == spec::BootMode::Cold);
   CHECK(service({"--arch", "x86_64"}).platform == "linux/amd64");
+}
+
+TEST_CASE("the usual platform is taken from the environment, and said, unless a flag names one") {
+  cli::Surroundings with = surroundings();
+  with.environment["CONTAINER_DEFAULT_PLATFORM"] = "linux/arm64";
+
+  const auto usual = read({}, with);
+  const auto named = read({"--arch", "amd64"}, with);
+
+  REQUIRE(usual);
+  CHECK(usual->stack.services.at(usual->id).platform == "linux/arm64");
+  CHECK(usual->warnings == Words{"using platform linux/arm64 from CONTAINER_DEFAULT_PLATFORM"});
+  REQUIRE(named);
+  CHECK(named->stack.services.at(named->id).platform == "linux/amd64");
+  CHECK(named->warnings.empty());
 }
 
 TEST_CASE("health checks") {

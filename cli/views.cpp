@@ -318,6 +318,7 @@ std::vector<Row> variant_rows(const json& image) {
                     base::json_string_or(variant, "created", ""),
                     reference_digits(base::json_string_or(variant, "digest", ""))});
   }
+  if (rows.empty()) rows.push_back({name.name, name.tag, index, "", "", "", "", "", ""});
   return rows;
 }
 

@@ -288,14 +288,19 @@ Result<json> StoredImages::inspect(const std::string& reference) {
 
 Result<Removed> StoredImages::remove(const std::string& reference, bool force) {
   const Named image = TRY(find(reference));
-  if (!force && TRY(store_->users()).contains(image.second.digest))
+  std::vector<std::string> names;
+  bool has_other_name = false;
+  for (const auto& [name, descriptor] : store_->tags()) {
+    if (descriptor.digest != image.second.digest) continue;
+    if (name == image.first || is_digest(image.first))
+      names.push_back(name);
+    else
+      has_other_name = true;
+  }
+  if (!force && !has_other_name && TRY(store_->users()).contains(image.second.digest))
     return fail(ErrorCode::Busy,
                 "image '{}' is used by a container; remove the container first, or use --force",
                 base::escape_controls(reference));
-  std::vector<std::string> names;
-  for (const auto& [name, descriptor] : store_->tags())
-    if (name == image.first || (is_digest(image.first) && descriptor.digest == image.second.digest))
-      names.push_back(name);
   if (names.size() > 1 && !force)
     return fail(ErrorCode::Busy,
                 "image '{}' has more than one name ({}); remove them by name, or use --force",

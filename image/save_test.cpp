@@ -238,6 +238,18 @@ TEST_CASE("a name more is not an image more") {
   CHECK(use.space.bytes == use.space.reclaimable_bytes);
 }
 
+TEST_CASE("of an image in use every name but the last can be removed") {
+  System system;
+  system.load(tar(oci_members(image_for("amd64"))));
+  REQUIRE(system.images->tag("localhost/test:1", "localhost/again:1"));
+  system.used.insert(system.images->digest_of("localhost/test:1").value());
+  CHECK(system.images->remove("localhost/again:1", false)->references ==
+        std::vector<std::string>{"localhost/again:1"});
+  const auto last = system.images->remove("localhost/test:1", false);
+  REQUIRE_FALSE(last);
+  CHECK(last.error().code() == ErrorCode::Busy);
+}
+
 TEST_CASE("space counts shared content once, and only what pruning would free as reclaimable") {
   System system;
   const std::string shared = tar({{.name = "large", .content = std::string(1u << 20, 'x')}});

@@ -41,6 +41,48 @@ def layout_blobs(folder):
     return {path.name for path in (folder / "blobs/sha256").iterdir()}
 
 
+def oci_archive(layer, diff_id, tag, config=None):
+    """An archive of one image with one layer, which is gzip or plain."""
+    document = json.dumps({"architecture": "amd64", "os": "linux", "config": config or {},
+                           "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
+    manifest = json.dumps({
+        "schemaVersion": 2,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+                   "digest": digest(document), "size": len(document)},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                    "digest": digest(layer), "size": len(layer)}]}).encode()
+    index = json.dumps({"schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(manifest),
+        "size": len(manifest),
+        "annotations": {"org.opencontainers.image.ref.name": tag}}]}).encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in [("index.json", index)] + [
+                ("blobs/sha256/" + hashlib.sha256(blob).hexdigest(), blob)
+                for blob in (document, manifest, layer)]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def busybox_archive(tag, links, config):
+    """An image of busybox alone, with symbolic links where folders are expected."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        program = pathlib.Path("/bin/busybox").read_bytes()
+        for name in ("bin/busybox", "bin/sh", "bin/ls", "bin/cat", "bin/echo"):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(program), 0o755
+            tar.addfile(entry, io.BytesIO(program))
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+    layer = raw.getvalue()
+    return oci_archive(layer, digest(layer), tag, config)
+
+
 class Images(SystemTest):
     @classmethod
     def setUpClass(cls):
@@ -233,6 +275,41 @@ class SideBySide(SystemTest):
         self.assertEqual(self.store("partial"), [])
 
 
+class HostileLinks(SystemTest):
+    """Rows A5 and A16 of the attack table: an image's links where the system puts something."""
+
+    def setUp(self):
+        self.canary = self.system.folder / "canary"
+        self.canary.mkdir(exist_ok=True)
+        (self.canary / "victim").write_text("KEEP")
+
+    def assert_untouched(self):
+        self.assertEqual([path.name for path in self.canary.iterdir()], ["victim"])
+        self.assertEqual((self.canary / "victim").read_text(), "KEEP")
+
+    def run_image(self, links, config, *command):
+        self.system.run("image", "load", text=False,
+                        input=busybox_archive("localhost/links:1", links, config))
+        return self.system.run("run", "--name", "links", "--network", "none", "localhost/links:1",
+                               *command, check=False)
+
+    def test_folders_of_the_system_that_are_links_lead_nowhere_outside(self):
+        done = self.run_image({"dev": f"/../..{self.canary}", "etc": f"/../..{self.canary}"}, {},
+                              "/bin/echo", "inside")
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        self.assertIn("inside" if done.returncode == 0 else "Error: ", done.stdout + done.stderr)
+        self.assert_untouched()
+        self.system.run("ls", timeout=5)
+
+    def test_a_volume_takes_over_nothing_through_a_link(self):
+        done = self.run_image({"v": f"/../..{self.canary}"}, {"Volumes": {"/v": {}}},
+                              "/bin/echo", "inside")
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        volumes = self.system.app_root / "volumes"
+        self.assertEqual([path for path in volumes.rglob("*") if path.name == "victim"], [])
+        self.assert_untouched()
+
+
 class Bombs(SystemTest):
     """Layers that unpack to much more than there is, under a small file system."""
 
@@ -254,35 +331,6 @@ class Bombs(SystemTest):
         info = os.statvfs(self.folder)
         return (info.f_blocks - info.f_bfree) * info.f_frsize
 
-    def archive(self, layer_chunks, diff_id):
-        """An OCI archive of one gzip layer, made of pieces so that it stays small in memory."""
-        packed = io.BytesIO()
-        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream:
-            for chunk in layer_chunks:
-                stream.write(chunk)
-        layer = packed.getvalue()
-        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {},
-                             "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
-        manifest = json.dumps({
-            "schemaVersion": 2,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
-                       "digest": digest(config), "size": len(config)},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-                        "digest": digest(layer), "size": len(layer)}]}).encode()
-        index = json.dumps({"schemaVersion": 2, "manifests": [{
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(manifest),
-            "size": len(manifest),
-            "annotations": {"org.opencontainers.image.ref.name": "localhost/bomb:1"}}]}).encode()
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w") as tar:
-            for name, data in [("index.json", index)] + [
-                    ("blobs/sha256/" + hashlib.sha256(blob).hexdigest(), blob)
-                    for blob in (config, manifest, layer)]:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        return out.getvalue()
-
     def test_a_layer_larger_than_the_disk_is_refused_and_leaves_nothing(self):
         size = 256 << 20
         entry = tarfile.TarInfo("bomb")
@@ -294,7 +342,11 @@ class Bombs(SystemTest):
         whole = hashlib.sha256()
         for chunk in chunks:
             whole.update(chunk)
-        archive = self.archive(chunks, "sha256:" + whole.hexdigest())
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+        archive = oci_archive(packed.getvalue(), "sha256:" + whole.hexdigest(), "localhost/bomb:1")
         self.assertLess(len(archive), 4 << 20)
         before, pid = self.used(), self.system.daemon_pid()
         done = self.system.run("image", "load", input=archive, text=False, check=False, timeout=30)
