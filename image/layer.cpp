@@ -33,15 +33,6 @@ ByteSource hashed(ByteSource source, Sha256& hash) {
   };
 }
 
-/// The disk's identity: the same layer is the same disk everywhere.
-std::array<uint8_t, 16> uuid_of(const std::string& diff_id) {
-  std::array<uint8_t, 16> uuid{};
-  const std::string hex(digest_hex(diff_id));
-  for (size_t i = 0; i < uuid.size(); ++i)
-    uuid[i] = static_cast<uint8_t>(std::strtoul(hex.substr(2 * i, 2).c_str(), nullptr, 16));
-  return uuid;
-}
-
 Result<> drain(const ByteSource& source) {
   std::vector<char> buffer(drain_bytes);
   while (TRY(source(buffer)) != 0) {
@@ -50,6 +41,22 @@ Result<> drain(const ByteSource& source) {
 }
 
 }  // namespace
+
+ErofsOptions layer_disk_options() {
+  ErofsOptions options;
+  options.unpacked_bytes_max = base::limits::layer_unpacked_bytes_max;
+  options.tree = {.entries_max = base::limits::layer_entries_max,
+                  .metadata_bytes_max = metadata_bytes_max};
+  return options;
+}
+
+std::array<uint8_t, 16> layer_disk_uuid(const std::string& diff_id) {
+  std::array<uint8_t, 16> uuid{};
+  const std::string hex(digest_hex(diff_id));
+  for (size_t i = 0; i < uuid.size(); ++i)
+    uuid[i] = static_cast<uint8_t>(std::strtoul(hex.substr(2 * i, 2).c_str(), nullptr, 16));
+  return uuid;
+}
 
 Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
                     const std::string& diff_id) {
@@ -74,11 +81,7 @@ Result<Ingest> write_layer(Store& store, Lease& lease, const Descriptor& layer,
   const ByteSource compressed = hashed(read_from(blob.get()), compressed_hash);
   const ByteSource content = hashed(TRY(decompressed(compressed)), content_hash);
   Ingest disk = TRY(store.begin_layer(lease));
-  ErofsOptions options;
-  options.unpacked_bytes_max = base::limits::layer_unpacked_bytes_max;
-  options.tree = {.entries_max = base::limits::layer_entries_max,
-                  .metadata_bytes_max = metadata_bytes_max};
-  ErofsWriter writer(disk.fd(), options);
+  ErofsWriter writer(disk.fd(), layer_disk_options());
   TarReader members = TRY(TarReader::create(content));
   while (const auto entry = TRY(members.next())) TRY(writer.add(*entry, members));
   // Padding after the archive's end is part of what the digests cover.
@@ -90,7 +93,7 @@ Result<Ingest> write_layer(Store& store, Lease& lease, const Descriptor& layer,
   if (const std::string seen = compressed_hash.finish(); seen != layer.digest)
     return fail(ErrorCode::Io, "layer {} is damaged on this disk: it reads as {}", layer.digest,
                 seen);
-  TRY(writer.finish(uuid_of(diff_id)));
+  TRY(writer.finish(layer_disk_uuid(diff_id)));
   return disk;
 }
 

@@ -19,6 +19,7 @@ inline constexpr const char* manifest_media_type = "application/vnd.oci.image.ma
 inline constexpr const char* index_media_type = "application/vnd.oci.image.index.v1+json";
 inline constexpr const char* config_media_type = "application/vnd.oci.image.config.v1+json";
 inline constexpr const char* layer_media_type = "application/vnd.oci.image.layer.v1.tar";
+inline constexpr const char* gzip_layer_media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 struct Manifest {
   Descriptor config;
