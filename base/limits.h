@@ -34,9 +34,14 @@ inline constexpr int state_growth_step_bytes = 256 << 10;
 
 inline constexpr uint64_t stack_file_bytes_max = 4u << 20;
 inline constexpr int stack_depth_max = 128;
+inline constexpr int stack_toml_depth_max = 32;  ///< Its parser takes 3 KB of stack for each.
+inline constexpr uint64_t stack_key_bytes_max = 1'024;       ///< Of one key; YAML's own bound.
 inline constexpr int stack_nodes_max = 100'000;              ///< Alias bombs end here.
 inline constexpr uint64_t stack_text_bytes_max = 16u << 20;  ///< After aliases and variables.
+inline constexpr uint64_t stack_env_bytes_max = 64u
+                                                << 20;  ///< Files of variables, as often as read.
 inline constexpr uint32_t stack_diagnostics_max = 1'000;
+inline constexpr uint64_t stack_diagnostic_bytes_max = 1'000;  ///< Of one text of a diagnostic.
 inline constexpr uint32_t stack_ports_max =
     16'384;  ///< Published ports of a stack, ranges expanded.
 inline constexpr uint32_t stack_scale_max = 1'000;  ///< Replicas of one service.

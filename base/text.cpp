@@ -33,7 +33,10 @@ std::optional<std::string> did_you_mean(std::string_view word,
   std::optional<std::string> best;
   size_t best_distance = distance_max + 1;
   for (const std::string& candidate : candidates) {
-    if (candidate == word) continue;
+    const size_t longer = std::max(candidate.size(), word.size());
+    const size_t shorter = std::min(candidate.size(), word.size());
+    // Each letter too many is an edit; and a hostile word of megabytes is not worth the walk.
+    if (candidate == word || longer - shorter > distance_max) continue;
     const size_t distance = edit_distance(word, candidate);
     // A two-letter word is two edits away from every other: such a suggestion helps nobody.
     if (distance >= best_distance || distance >= candidate.size()) continue;

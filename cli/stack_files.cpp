@@ -122,6 +122,7 @@ Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
     options.project_directory = absolute_path(context, *folder);
   else if (options.files.front() == "-")
     options.project_directory = context.surroundings.working_directory;
+  options.working_directory = context.surroundings.working_directory;
   options.home_directory = context.surroundings.home_directory;
   options.environment = context.surroundings.environment;
   std::vector<std::string> env_files = parsed.all("env-file");

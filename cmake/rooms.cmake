@@ -42,8 +42,10 @@ function(container_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   # What is tested is optimised, the tests themselves need not be: they compile in half the time.
   target_compile_options(${name} PRIVATE -O0)
+  # By what a bound of time or memory is multiplied where sanitizers or debug builds cost that much.
   target_compile_definitions(${name} PRIVATE
-    CONTAINER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CONTAINER_BINARY_DIR="${CMAKE_BINARY_DIR}")
+    CONTAINER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CONTAINER_BINARY_DIR="${CMAKE_BINARY_DIR}"
+    CONTAINER_TEST_SLACK=$<IF:$<CONFIG:RelWithDebInfo,Release>,1,20>)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS "unit;${ROOM_LABELS}")
 endfunction()

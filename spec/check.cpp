@@ -8,8 +8,6 @@
 namespace spec {
 namespace {
 
-constexpr size_t suggestion_letters_max = 64;
-
 std::string form_names(Forms forms) {
   constexpr std::pair<Forms, std::string_view> list[] = {
       {form::boolean, "true or false"}, {form::integer, "a whole number"},
@@ -129,17 +127,13 @@ class TreeCheck {
   }
 
   void report_unknown(const Node& child, const AttributeBranch& branch) {
-    std::string suggestion;
-    if (child.key.size() <= suggestion_letters_max) {
-      const auto nearest = base::did_you_mean(child.key, branch.member_names());
-      if (nearest) suggestion = fmt::format("did you mean '{}'?", *nearest);
-    }
+    if (reporter_.is_full()) return;
     const std::string where =
         address_.empty() ? "at the top of a stack file" : fmt::format("in {}", address_);
     reporter_.error(child.key_place, join_address(address_, child.key), "unknown attribute",
                     fmt::format("'{}' is not an attribute {}; keys of your own begin with x-",
                                 child.key, where),
-                    suggestion);
+                    reporter_.suggest(child.key, branch.member_names()));
   }
 
   bool strict_;

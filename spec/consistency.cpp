@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/limits.h"
+#include "base/names.h"
 #include "base/text.h"
 #include "base/units.h"
 
@@ -21,11 +22,6 @@ std::vector<std::string> keys(const std::map<std::string, Value>& entries) {
   for (const auto& [name, value] : entries)
     if (names.size() < candidates_max) names.push_back(name);
   return names;
-}
-
-std::string suggest(const std::string& word, const std::vector<std::string>& known) {
-  const auto nearest = base::did_you_mean(word, known);
-  return nearest ? fmt::format("did you mean '{}'?", *nearest) : "";
 }
 
 /// Where `attribute` (or the entry `name` in it) stands.
@@ -85,15 +81,17 @@ class ConsistencyCheck {
       error(draft, place_of(draft, "ports"), "ports",
             "a service without network cannot publish ports", "remove one of the two");
     if (service.networks.size() > base::limits::networks_per_container_max)
-      error(draft, place_of(draft, "networks"), "networks",
-            fmt::format("joins {} networks", service.networks.size()),
-            fmt::format("a container joins at most {}", base::limits::networks_per_container_max));
+      return error(
+          draft, place_of(draft, "networks"), "networks",
+          fmt::format("joins {} networks", service.networks.size()),
+          fmt::format("a container joins at most {}", base::limits::networks_per_container_max));
     for (const auto& [key, attachment] : service.networks) {
       const Place place = place_of(draft, "networks", key);
       const auto network = stack_.networks.find(key);
       if (network == stack_.networks.end())
         error(draft, place, "networks", fmt::format("refers to undefined network {}", key),
-              "declare it under the top-level 'networks'", suggest(key, keys(stack_.networks)));
+              "declare it under the top-level 'networks'",
+              reporter_.suggest(key, keys(stack_.networks)));
       else if (attachment.ipv4_address)
         check_address(draft, place, network->second, attachment);
     }
@@ -142,7 +140,7 @@ class ConsistencyCheck {
           !stack_.volumes.contains(mount.source))
         error(draft, place, "volumes", fmt::format("refers to undefined volume {}", mount.source),
               "declare it under the top-level 'volumes', or begin a folder with ./",
-              suggest(mount.source, keys(stack_.volumes)));
+              reporter_.suggest(mount.source, keys(stack_.volumes)));
     }
   }
 
@@ -174,7 +172,7 @@ class ConsistencyCheck {
 
   void check_names(const ServiceDraft& draft) {
     const auto& name = draft.service.container_name;
-    if (!name) return;
+    if (!name) return check_generated_name(draft);
     if (draft.service.scale > 1)
       error(draft, place_of(draft, "container_name"), "container_name",
             fmt::format("{} replicas cannot have one name", draft.service.scale),
@@ -186,36 +184,53 @@ class ConsistencyCheck {
             fmt::format("service '{}' has it already", first->second));
   }
 
+  /// `<project>-<service>-<number>`, for the longest number.
+  void check_generated_name(const ServiceDraft& draft) {
+    const std::string name =
+        fmt::format("{}-{}-{}", stack_.name, draft.name, std::max(draft.service.scale, 1u));
+    if (name.size() <= base::limits::container_name_max || !base::check_name("", draft.name))
+      return;
+    reporter_.error(draft.node->key_place, fmt::format("services.{}", draft.name),
+                    "the names of its containers would be too long",
+                    fmt::format("'{}' has {} letters, at most {}; shorten the name of the service "
+                                "or of the project, or give a container_name",
+                                name, name.size(), base::limits::container_name_max));
+  }
+
   void check_dependencies(ServiceDraft& draft) {
     std::erase_if(draft.service.depends_on, [&](const auto& entry) {
       const auto& [name, dependency] = entry;
       const auto found = index_.find(name);
+      if (found != index_.end()) {
+        check_condition(draft, drafts_[found->second], dependency);
+        return false;
+      }
+      // Looking for its place among thousands is only worth it while somebody reads it.
+      if (reporter_.is_full()) return false;
       const Place place = place_of(draft, "depends_on", name);
-      if (found == index_.end() && !dependency.required) {
+      if (!dependency.required) {
         reporter_.warning(place, address(draft, "depends_on"),
                           fmt::format("service '{}' is not there", name),
                           "it is not required, and nobody waits for it");
         return true;
       }
-      if (found == index_.end())
-        error(draft, place, "depends_on", fmt::format("depends on undefined service {}", name),
-              "add the service, or remove the dependency", suggest(name, service_names_));
-      else
-        check_condition(draft, place, drafts_[found->second], dependency);
+      error(draft, place, "depends_on", fmt::format("depends on undefined service {}", name),
+            "add the service, or remove the dependency", reporter_.suggest(name, service_names_));
       return false;
     });
   }
 
-  void check_condition(const ServiceDraft& draft, const Place& place, const ServiceDraft& other,
+  void check_condition(const ServiceDraft& draft, const ServiceDraft& other,
                        const Dependency& dependency) {
+    if (reporter_.is_full()) return;
     const auto& health = other.service.healthcheck;
     if (dependency.condition == DependencyCondition::Healthy && health && health->disable)
-      error(draft, place, "depends_on",
+      error(draft, place_of(draft, "depends_on", other.name), "depends_on",
             fmt::format("service '{}' can never become healthy", other.name),
             "its health check is disabled; wait for service_started instead");
     const bool has_replicas = other.service.scale > 0;
     if (!has_replicas && dependency.required)
-      error(draft, place, "depends_on",
+      error(draft, place_of(draft, "depends_on", other.name), "depends_on",
             fmt::format("service '{}' has no replica to wait for", other.name),
             "scale it to 1, or write required: false");
   }
@@ -248,7 +263,7 @@ class ConsistencyCheck {
         if (found == index_.end()) continue;
         if (marks[found->second] == Mark::New) {
           enter(found->second);
-        } else if (marks[found->second] == Mark::Open) {
+        } else if (marks[found->second] == Mark::Open && !reporter_.is_full()) {
           std::vector<std::string> names;
           for (const Visit& visit : path)
             if (!names.empty() || visit.service == found->second)

@@ -63,6 +63,13 @@ bool check_bytes(std::string_view text, uint16_t file, Reporter& reporter) {
   return true;
 }
 
+bool check_key(const Node& member, Reporter& reporter) {
+  if (member.key.size() <= base::limits::stack_key_bytes_max) return true;
+  reporter.error(member.key_place, "", "the key is too long",
+                 fmt::format("a key has at most {} bytes", base::limits::stack_key_bytes_max));
+  return false;
+}
+
 void take_key_tag(Node& member) {
   for (const auto& [suffix, tag] : {std::pair{std::string_view("!reset"), MergeTag::Reset},
                                     std::pair{std::string_view("!override"), MergeTag::Override}}) {

@@ -31,6 +31,10 @@ std::vector<Node> decode_yaml(std::string_view text, uint16_t file, Budget& budg
 std::vector<Node> decode_toml(std::string_view text, uint16_t file, Budget& budget,
                               Reporter& reporter);
 
+/// False if the key is longer than any key may be, which has then been reported: addresses are
+/// made of keys, and must not cost memory without end.
+bool check_key(const Node& member, Reporter& reporter);
+
 /// A member called `ports!reset` or `ports!override` becomes `ports` with that tag.
 void take_key_tag(Node& member);
 

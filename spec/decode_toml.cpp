@@ -5,6 +5,19 @@
 #include <string>
 
 #include <fmt/format.h>
+
+namespace spec {
+namespace {
+
+/// The parser asserts where it should complain, and the text of a stranger must not end us.
+struct Assertion {};
+[[noreturn]] void fail_assertion() { throw Assertion{}; }
+
+}  // namespace
+}  // namespace spec
+
+#undef NDEBUG  // or the assertion would be taken for a promise
+#define TOML_ASSERT(condition) (static_cast<bool>(condition) ? void() : spec::fail_assertion())
 #include <toml++/toml.h>
 
 #include "spec/decode.h"
@@ -21,7 +34,7 @@ class NestingScan {
   uint32_t too_deep_line() {
     while (at_ < text_.size()) {
       step();
-      if (open_ + dots_ > base::limits::stack_depth_max) return line_;
+      if (open_ + dots_ > base::limits::stack_toml_depth_max) return line_;
     }
     return 0;
   }
@@ -68,7 +81,8 @@ struct TooLarge {
 
 class Converter {
  public:
-  Converter(uint16_t file, Budget& budget) : file_(file), budget_(budget) {}
+  Converter(uint16_t file, Budget& budget, Reporter& reporter)
+      : file_(file), budget_(budget), reporter_(reporter) {}
 
   Node convert(const toml::node& from) {
     Node node;
@@ -107,6 +121,7 @@ class Converter {
       child.key_place = place(key.source());
       if (child.key_place.line == 0) child.key_place = child.place;
       spend(0, child.key.size(), child.key_place);
+      if (!check_key(child, reporter_)) continue;
       take_key_tag(child);
       node.children.push_back(std::move(child));
     }
@@ -137,6 +152,7 @@ class Converter {
 
   uint16_t file_;
   Budget& budget_;
+  Reporter& reporter_;
 };
 
 }  // namespace
@@ -145,19 +161,22 @@ std::vector<Node> decode_toml(std::string_view text, uint16_t file, Budget& budg
                               Reporter& reporter) {
   if (const uint32_t line = NestingScan(text).too_deep_line(); line != 0) {
     reporter.error({.file = file, .line = line, .column = 1}, "", "nested too deeply",
-                   fmt::format("at most {} levels are read", base::limits::stack_depth_max));
+                   fmt::format("at most {} levels are read", base::limits::stack_toml_depth_max));
     return {};
   }
   try {
     const toml::table table = toml::parse(text);
     std::vector<Node> documents;
-    documents.push_back(Converter(file, budget).convert(table));
+    documents.push_back(Converter(file, budget, reporter).convert(table));
     return documents;
   } catch (const toml::parse_error& problem) {
     const toml::source_position where = problem.source().begin;
     reporter.error({.file = file, .line = where.line, .column = where.column}, "",
                    fmt::format("not valid TOML: {}", problem.description()),
                    "a key and a table may be written once only; texts need quotes");
+  } catch (const Assertion&) {
+    reporter.error({.file = file}, "", "not valid TOML: the parser cannot make sense of it",
+                   "each line is `key = value`, a [table], or a comment");
   } catch (const TooLarge& problem) {
     reporter.error(problem.place, "", "the stack file is too large",
                    fmt::format("at most {} values and {} bytes of text are read",

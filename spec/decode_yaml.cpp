@@ -3,6 +3,7 @@
 /// large. The nesting bound works because yaml-cpp tells us of every collection before it
 /// recurses into it; our exception then unwinds its parser.
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <sstream>
@@ -52,7 +53,15 @@ class TreeBuilder : public YAML::EventHandler {
 
   std::vector<Node> documents;
 
-  void OnDocumentStart(const YAML::Mark&) override { anchors_.clear(); }
+  /// yaml-cpp takes what cannot begin a value, such as a comma, for an empty document and stays
+  /// where it is, for ever.
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (mark.pos == last_start_)
+      stop(place(mark), "not valid YAML: nothing can begin like this",
+           "remove it, or put the text in quotes");
+    last_start_ = mark.pos;
+    anchors_.clear();
+  }
   void OnDocumentEnd() override {}
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -200,6 +209,7 @@ class TreeBuilder : public YAML::EventHandler {
     value.key_place = key.place;
     if (value.is_null()) value.place = key.place;
     spend(0, value.key.size(), key.place);
+    if (!check_key(value, reporter_)) return;
     take_key_tag(value);
     const auto [first, is_new] = frame.seen.try_emplace(value.key, key.place);
     if (!is_new) {
@@ -236,12 +246,22 @@ class TreeBuilder : public YAML::EventHandler {
   Budget& budget_;
   Reporter& reporter_;
   std::deque<Frame> frames_;
+  int last_start_ = -1;  ///< Of the document before, as an offset.
   std::unordered_map<YAML::anchor_t, Anchored> anchors_;
 };
 
-std::string hint_for(const YAML::Exception& problem) {
+/// A tab before the first letter of a line; what yaml-cpp then complains about is something else.
+bool is_indented_by_tab(std::string_view text, int line) {
+  for (; line > 0 && !text.empty(); --line)
+    text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  text = text.substr(0, text.find_first_not_of(" \t"));
+  return text.find('\t') != std::string_view::npos;
+}
+
+std::string hint_for(const YAML::Exception& problem, std::string_view file) {
   const std::string& text = problem.msg;
-  if (text.find("tab") != std::string::npos) return "YAML is indented with spaces; replace the tab";
+  if (text.find("tab") != std::string::npos || is_indented_by_tab(file, problem.mark.line))
+    return "YAML is indented with spaces; replace the tab";
   if (text.find("end of map") != std::string::npos)
     return "check the indentation of this line and a missing ':' above it";
   return "check the indentation and the quotes around this place";
@@ -264,7 +284,7 @@ std::vector<Node> decode_yaml(std::string_view text, uint16_t file, Budget& budg
     const Place where{.file = file,
                       .line = known ? static_cast<uint32_t>(problem.mark.line + 1) : 0,
                       .column = known ? static_cast<uint32_t>(problem.mark.column + 1) : 0};
-    reporter.error(where, "", "not valid YAML: " + problem.msg, hint_for(problem));
+    reporter.error(where, "", "not valid YAML: " + problem.msg, hint_for(problem, text));
     return {};
   }
   return std::move(builder.documents);

@@ -33,11 +33,11 @@ std::string_view without_bom(std::string_view text) {
 /// Reads one entry after the other; a position is an offset, lines are counted as we pass them.
 class DotenvParser {
  public:
-  DotenvParser(std::string_view text, const VariableLookup& lookup)
-      : text_(without_bom(text)), lookup_(lookup) {}
+  DotenvParser(std::string_view text, const VariableLookup& lookup, size_t bytes_max)
+      : text_(without_bom(text)), lookup_(lookup), bytes_left_(bytes_max) {}
 
   Dotenv parse() {
-    while (at_ < text_.size()) {
+    while (at_ < text_.size() && !is_full_) {
       parse_line();
       skip_line();
     }
@@ -186,11 +186,14 @@ class DotenvParser {
       const auto found = known_.find(name);
       return found == known_.end() ? nullptr : &found->second;
     };
-    auto expanded = interpolate(value, lookup, base::limits::stack_file_bytes_max);
+    auto expanded = interpolate(value, lookup, bytes_left_);
     if (!expanded) {
       problem(expanded.error().to_string());
+      // Whoever has filled all there is would fill it again with each further line.
+      is_full_ = expanded.error().code() == base::ErrorCode::NoSpace;
       return std::nullopt;
     }
+    bytes_left_ -= expanded->text.size();
     for (const std::string& name : expanded->unset)
       problem(fmt::format("the variable {} is not set; it becomes blank", name), false);
     return std::move(expanded->text);
@@ -198,6 +201,8 @@ class DotenvParser {
 
   std::string_view text_;
   const VariableLookup& lookup_;
+  size_t bytes_left_;
+  bool is_full_ = false;
   size_t at_ = 0;
   uint32_t line_ = 1;
   size_t line_start_ = 0;
@@ -207,8 +212,8 @@ class DotenvParser {
 
 }  // namespace
 
-Dotenv parse_dotenv(std::string_view text, const VariableLookup& lookup) {
-  return DotenvParser(text, lookup).parse();
+Dotenv parse_dotenv(std::string_view text, const VariableLookup& lookup, size_t bytes_max) {
+  return DotenvParser(text, lookup, bytes_max).parse();
 }
 
 Dotenv parse_raw_env(std::string_view text) {

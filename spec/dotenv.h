@@ -31,7 +31,8 @@ struct Dotenv {
 
 /// Comments, `export`, quotes, escapes and variables. A variable in a value is looked up outside
 /// first, then among the keys above it. A broken line is a problem; the lines after it are read.
-Dotenv parse_dotenv(std::string_view text, const VariableLookup& lookup);
+/// Values that use values grow fast: at most `bytes_max` in all, then the rest is not read.
+Dotenv parse_dotenv(std::string_view text, const VariableLookup& lookup, size_t bytes_max);
 
 /// `format: raw`: everything after the first `=` is the value, quotes included.
 Dotenv parse_raw_env(std::string_view text);

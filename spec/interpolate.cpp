@@ -84,7 +84,7 @@ class Interpolation {
  private:
   base::Result<> append(std::string& result, std::string_view piece) {
     if (piece.size() > bytes_left_)
-      return base::fail(base::ErrorCode::InvalidArgument,
+      return base::fail(base::ErrorCode::NoSpace,
                         "the text becomes too long when its variables are filled in");
     bytes_left_ -= piece.size();
     result += piece;

@@ -22,8 +22,8 @@ struct Interpolated {
   std::vector<std::string> unset;  ///< Names that became blank because they are not set.
 };
 
-/// InvalidArgument for `${}`, `${a b}`, `${a` and for a `${NAME:?message}` without a value, and if
-/// the result would be longer than `bytes_max`.
+/// InvalidArgument for `${}`, `${a b}`, `${a` and for a `${NAME:?message}` without a value; NoSpace
+/// if the result would be longer than `bytes_max`.
 base::Result<Interpolated> interpolate(std::string_view text, const VariableLookup& lookup,
                                        size_t bytes_max);
 

@@ -12,23 +12,27 @@ class TreeInterpolation {
   TreeInterpolation(const VariableLookup& lookup, size_t& bytes_left, Reporter& reporter)
       : lookup_(lookup), bytes_left_(bytes_left), reporter_(reporter) {}
 
-  void walk(Node& node) {
-    if (node.is_scalar() && node.text.find('$') != std::string::npos) fill_in(node);
-    for (size_t i = 0; i < node.children.size(); ++i) {
-      Node& child = node.children[i];
+  /// False: it has been told what is wrong with the text, and no more shall be told about it.
+  bool walk(Node& node) {
+    if (node.is_scalar() && node.text.find('$') != std::string::npos) return fill_in(node);
+    size_t index = 0;
+    std::erase_if(node.children, [&](Node& child) {
       const size_t length = address_.size();
-      address_ = node.is_list() ? item_address(address_, i) : join_address(address_, child.key);
-      walk(child);
+      address_ =
+          node.is_list() ? item_address(address_, index++) : join_address(address_, child.key);
+      const bool is_good = walk(child);
       address_.resize(length);
-    }
+      return !is_good;
+    });
+    return true;
   }
 
  private:
-  void fill_in(Node& node) {
+  bool fill_in(Node& node) {
     auto filled = interpolate(node.text, lookup_, bytes_left_);
     if (!filled) {
       reporter_.error(node.place, address_, filled.error().to_string());
-      return;
+      return false;
     }
     for (const std::string& name : filled->unset)
       reporter_.warning(
@@ -37,6 +41,7 @@ class TreeInterpolation {
     bytes_left_ -= std::min(bytes_left_, filled->text.size());
     node.text = std::move(filled->text);
     node.interpolated = true;
+    return true;
   }
 
   const VariableLookup& lookup_;

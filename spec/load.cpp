@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -117,9 +118,12 @@ class Load {
     std::vector<std::string> paths = options_.env_files;
     const bool is_default = paths.empty();
     if (is_default) {
+      // A later file wins: so the one in the caller's own folder is the last.
       const auto off = environment_.find("COMPOSE_DISABLE_ENV_FILE");
       if (off != environment_.end() && (off->second == "1" || off->second == "true")) return;
       paths.push_back(project_directory_ + "/.env");
+      const std::string& own = options_.working_directory;
+      if (!own.empty() && own != project_directory_) paths.push_back(own + "/.env");
     }
     std::map<std::string, std::string> from_files;
     for (const std::string& path : paths) {
@@ -139,14 +143,24 @@ class Load {
   /// `earlier`: variables of the files before, which this one may use.
   std::vector<DotenvEntry> read_variables(const std::string& text, bool raw, uint16_t index,
                                           const std::map<std::string, std::string>& earlier) {
-    Dotenv parsed = raw ? parse_raw_env(text)
-                        : parse_dotenv(text, [&](std::string_view name) -> const std::string* {
-                            const std::string key(name);
-                            const auto own = environment_.find(key);
-                            if (own != environment_.end()) return &own->second;
-                            const auto found = earlier.find(key);
-                            return found == earlier.end() ? nullptr : &found->second;
-                          });
+    if (text.size() > env_bytes_left_) {
+      env_bytes_left_ = 0;
+      reporter_.error({index}, "", "the files of variables are too large",
+                      fmt::format("all services together read at most {} bytes of them",
+                                  base::limits::stack_env_bytes_max));
+      return {};
+    }
+    env_bytes_left_ -= text.size();
+    const auto look_up = [&](std::string_view name) -> const std::string* {
+      const std::string key(name);
+      const auto own = environment_.find(key);
+      if (own != environment_.end()) return &own->second;
+      const auto found = earlier.find(key);
+      return found == earlier.end() ? nullptr : &found->second;
+    };
+    Dotenv parsed = raw ? parse_raw_env(text) : parse_dotenv(text, look_up, env_bytes_left_);
+    for (const DotenvEntry& entry : parsed.entries)
+      env_bytes_left_ -= std::min(env_bytes_left_, entry.value ? entry.value->size() : 0);
     for (DotenvProblem& problem : parsed.problems) {
       const Place place{index, problem.line, problem.column};
       if (problem.is_error)
@@ -169,10 +183,13 @@ class Load {
     } else if (written != nullptr) {
       size_t room = base::limits::stack_file_bytes_max;
       const auto filled = interpolate(written->text, lookup(), room);
+      name_is_valid_ = filled.has_value();  // if not, that is told where all texts are filled in
       if (filled) take_name(filled->text, written->place, "name");
-    } else {
-      stack_.name = base::normalized_project_name(last_part(project_directory_));
-      if (stack_.name.empty())
+    } else if (!options_.files.empty()) {
+      const std::string name = base::normalized_project_name(last_part(project_directory_));
+      if (!name.empty())
+        take_name(name, {}, "name");
+      else
         reporter_.error({}, "name", "the project has no name",
                         "write name: at the top of the file, or give one with -p");
     }
@@ -189,7 +206,9 @@ class Load {
   }
 
   void take_name(const std::string& name, const Place& place, const std::string& origin) {
-    if (const auto valid = base::check_project_name(name); !valid)
+    const auto valid = base::check_project_name(name);
+    name_is_valid_ = valid.has_value();
+    if (!valid)
       reporter_.error(place, origin, "is no project name", valid.error().to_string(),
                       fmt::format("'{}' would do", base::normalized_project_name(name)));
     stack_.name = name;
@@ -207,10 +226,30 @@ class Load {
                           "a stack file begins with 'services:'");
           continue;
         }
-        interpolate_tree(document, lookup(), budget_.bytes_left, reporter_);
+        fill_in_variables(document);
         merge_tree(root_, std::move(document), reporter_);
       }
     }
+    with_image_.merge(with_image(root_));
+  }
+
+  /// Services that name an image, or say how it is built.
+  static std::set<std::string> with_image(const Node& document) {
+    std::set<std::string> names;
+    const Node* services = document.find("services");
+    if (services == nullptr || !services->is_map()) return names;
+    for (const Node& service : services->children)
+      if (service.find("image") != nullptr || service.find("build") != nullptr)
+        names.insert(service.key);
+    return names;
+  }
+
+  /// What cannot be filled in is taken out, but an image that is wrong is not missing as well.
+  void fill_in_variables(Node& document) {
+    std::set<std::string> written = with_image(document);
+    interpolate_tree(document, lookup(), budget_.bytes_left, reporter_);
+    for (const std::string& kept : with_image(document)) written.erase(kept);
+    with_image_.merge(written);
   }
 
   // canonical forms
@@ -237,6 +276,8 @@ class Load {
         Reading reading{context, fmt::format("networks.{}", node.key), nullptr, &network, nullptr};
         read_members(reading, node, *branch_of("networks"));
         name_resource(network.name, network.external, node.key);
+        check_resource(reading.address, node, network.external,
+                       base::check_name("network", network.name));
       }
     if (const Node* volumes = root_.find("volumes"))
       for (const Node& node : volumes->children) {
@@ -244,11 +285,25 @@ class Load {
         Reading reading{context, fmt::format("volumes.{}", node.key), nullptr, nullptr, &volume};
         read_members(reading, node, *branch_of("volumes"));
         name_resource(volume.name, volume.external, node.key);
+        check_resource(reading.address, node, volume.external,
+                       base::check_volume_name(volume.name));
       }
   }
 
   void name_resource(std::string& name, bool external, const std::string& key) const {
     if (name.empty()) name = external ? key : fmt::format("{}_{}", stack_.name, key);
+  }
+
+  /// Somebody else made what is external, and said how.
+  void check_resource(const std::string& address, const Node& node, bool external,
+                      const base::Result<>& name) {
+    if (!name && name_is_valid_)
+      reporter_.error(node.key_place, address, "its full name is not a valid name",
+                      name.error().to_string(), "choose another with 'name'");
+    for (const Node& member : node.children)
+      if (external && member.key != "name" && member.key != "external")
+        reporter_.error(member.key_place, join_address(address, member.key),
+                        "has no meaning for what is external", "remove it, or 'external'");
   }
 
   void read_services() {
@@ -264,7 +319,7 @@ class Load {
       ServiceDraft& draft = drafts_.emplace_back();
       draft.name = node.key;
       draft.node = &node;
-      draft.has_image = node.find("image") != nullptr || node.find("build") != nullptr;
+      draft.has_image = with_image_.contains(node.key);
       if (const auto valid = base::check_name("service", node.key); !valid)
         reporter_.error(node.key_place, fmt::format("services.{}", node.key), "is no service name",
                         valid.error().to_string());
@@ -328,6 +383,7 @@ class Load {
     Environment collected;
     std::map<std::string, std::string> earlier;
     for (const EnvFile& file : draft.env_files) {
+      if (env_bytes_left_ == 0) return;  // told already
       const auto text = options_.read_file(file.path);
       if (!text && !file.required && text.error().code() == ErrorCode::NotFound) continue;
       if (!text) {
@@ -367,9 +423,12 @@ class Load {
   Reporter reporter_;
   Budget budget_;
   size_t ports_left_ = base::limits::stack_ports_max;
+  size_t env_bytes_left_ = base::limits::stack_env_bytes_max;
   std::vector<File> files_;
   Node root_;
   Stack stack_;
+  bool name_is_valid_ = true;
+  std::set<std::string> with_image_;  ///< Services that have written one, be it wrong.
   std::vector<ServiceDraft> drafts_;
 };
 

@@ -27,6 +27,7 @@ struct LoadOptions {
   std::optional<std::string>
       project_name;               ///< `-p`; else COMPOSE_PROJECT_NAME, `name:`, the folder.
   std::string project_directory;  ///< Absolute; empty: the folder of the first file.
+  std::string working_directory;  ///< Of the caller; its `.env` comes before the project's.
   std::string home_directory;     ///< For `~`.
   std::map<std::string, std::string> environment;  ///< Of the caller; wins over `.env`.
   std::vector<std::string> env_files;  ///< `--env-file`; empty: `.env` in the project folder.

@@ -104,6 +104,8 @@ void add_ports(Reading& reading, const Node& node, const Port& common, const Ran
 
 void read_port(Reading& reading, const Node& node) {
   const PortText written = node.is_map() ? long_port(node) : split_short_port(node.text);
+  if (node.is_map() && node.find("target") == nullptr)
+    return reading.error(node, "'target' is missing", "name the port of the container");
   const auto targets = parse_range(written.target, 1);
   if (!targets || (node.is_map() && targets->count() > 1))
     return reading.error(node, fmt::format("'{}' is not a port of the container", written.target),
@@ -205,16 +207,14 @@ void read_attachment(Reading& reading, const Node& node, Attachment& attachment)
 }
 
 void add_extra_host(Reading& reading, const Node& node, const std::string& name,
-                    std::string address) {
+                    std::string address, std::set<std::string>& seen) {
   if (address.starts_with('[') && address.ends_with(']'))
     address = address.substr(1, address.size() - 2);
   if (!base::check_hostname(name) || (address != "host-gateway" && !is_ip(address)))
     return reading.error(node, fmt::format("'{}={}' is not a host and its address", name, address),
                          "write name=address, with an IP address or host-gateway");
   std::string entry = name + "=" + address;
-  auto& hosts = reading.service().extra_hosts;
-  if (std::find(hosts.begin(), hosts.end(), entry) == hosts.end())
-    hosts.push_back(std::move(entry));
+  if (seen.insert(entry).second) reading.service().extra_hosts.push_back(std::move(entry));
 }
 
 bool is_expose(std::string_view text) {
@@ -293,6 +293,7 @@ void dns_opt(Reading& reading, const Node& node) {
 
 /// `name=address`, `name:address` (an IPv6 address may have brackets), or a map to one or several.
 void extra_hosts(Reading& reading, const Node& node) {
+  std::set<std::string> seen;
   for (size_t i = 0; i < node.children.size(); ++i) {
     const Node& child = node.children[i];
     if (node.is_list()) {
@@ -300,12 +301,12 @@ void extra_hosts(Reading& reading, const Node& node) {
       const size_t at = equals == std::string::npos ? child.text.find(':') : equals;
       const std::string address = at == std::string::npos ? "" : child.text.substr(at + 1);
       Reading inner = at_index(reading, i);
-      add_extra_host(inner, child, child.text.substr(0, at), address);
+      add_extra_host(inner, child, child.text.substr(0, at), address, seen);
       continue;
     }
     Reading inner = inside(reading, child.key);
-    if (child.is_scalar()) add_extra_host(inner, child, child.key, child.text);
-    for (const Node& item : child.children) add_extra_host(inner, item, child.key, item.text);
+    if (child.is_scalar()) add_extra_host(inner, child, child.key, child.text, seen);
+    for (const Node& item : child.children) add_extra_host(inner, item, child.key, item.text, seen);
   }
 }
 

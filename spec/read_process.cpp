@@ -146,9 +146,10 @@ void read_health_duration(const Reading& reading, const Node& node, std::string_
   to = *value;
 }
 
+/// Those that are meant most often first: of equally near ones the first is suggested.
 constexpr std::array signal_names = {
-    "HUP",  "INT",  "QUIT", "ILL",    "TRAP",   "ABRT",  "BUS",  "FPE",  "KILL", "USR1",  "SEGV",
-    "USR2", "PIPE", "ALRM", "TERM",   "STKFLT", "CHLD",  "CONT", "STOP", "TSTP", "TTIN",  "TTOU",
+    "TERM", "INT",  "HUP",  "QUIT",   "KILL",   "USR1",  "USR2", "ILL",  "TRAP", "ABRT",  "BUS",
+    "FPE",  "SEGV", "PIPE", "ALRM",   "STKFLT", "CHLD",  "CONT", "STOP", "TSTP", "TTIN",  "TTOU",
     "URG",  "XCPU", "XFSZ", "VTALRM", "PROF",   "WINCH", "IO",   "PWR",  "SYS",  "RTMIN", "RTMAX"};
 
 bool is_digits(std::string_view text) {

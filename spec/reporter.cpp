@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/limits.h"
+#include "base/text.h"
 
 namespace spec {
 
@@ -31,6 +32,31 @@ void Reporter::note(const Place& place, std::string address, std::string summary
   add(Severity::Note, place, std::move(address), std::move(summary), std::move(detail), {});
 }
 
+namespace {
+
+/// What a file has brought along may be long: its middle is left out, between two characters, and
+/// what is said about it stays.
+std::string shortened(std::string text) {
+  constexpr size_t half = base::limits::stack_diagnostic_bytes_max / 2;
+  if (text.size() <= 2 * half) return text;
+  const auto is_inside = [&](size_t at) {
+    return at < text.size() && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80;
+  };
+  size_t head = half;
+  while (head > 0 && is_inside(head)) --head;
+  size_t tail = text.size() - half;
+  while (is_inside(tail)) ++tail;
+  return text.substr(0, head) + "…" + text.substr(tail);
+}
+
+}  // namespace
+
+std::string Reporter::suggest(std::string_view word, const std::vector<std::string>& known) const {
+  if (cut_) return {};
+  const auto nearest = base::did_you_mean(word, known);
+  return nearest ? fmt::format("did you mean '{}'?", *nearest) : std::string();
+}
+
 /// A hostile file must not cost memory without end: past the bound one last line says so.
 void Reporter::add(Severity severity, const Place& place, std::string address, std::string summary,
                    std::string detail, std::string suggestion) {
@@ -48,10 +74,10 @@ void Reporter::add(Severity severity, const Place& place, std::string address, s
       .file = files_.empty() ? "" : files_[place.file], .line = place.line, .column = place.column};
   entries_.push_back({place, Diagnostic{.severity = severity,
                                         .position = std::move(position),
-                                        .address = std::move(address),
-                                        .summary = std::move(summary),
-                                        .detail = std::move(detail),
-                                        .suggestion = std::move(suggestion)}});
+                                        .address = shortened(std::move(address)),
+                                        .summary = shortened(std::move(summary)),
+                                        .detail = shortened(std::move(detail)),
+                                        .suggestion = shortened(std::move(suggestion))}});
 }
 
 std::vector<Diagnostic> Reporter::take() {

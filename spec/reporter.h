@@ -2,6 +2,7 @@
 /// Collects the diagnostics of one run, and turns the places of nodes into positions.
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,11 @@ class Reporter {
   /// Sorted by file (in the order they were given), line, column; exact repetitions removed.
   std::vector<Diagnostic> take();
   size_t errors() const { return errors_; }
+
+  /// No more are kept: what only serves a better message need not be looked for.
+  bool is_full() const { return cut_; }
+  /// "did you mean 'x'?", or nothing.
+  std::string suggest(std::string_view word, const std::vector<std::string>& known) const;
 
  private:
   struct Entry {

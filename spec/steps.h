@@ -12,7 +12,8 @@
 
 namespace spec {
 
-/// Fills in the variables of all texts, extensions included; never of keys.
+/// Fills in the variables of all texts, extensions included; never of keys. Takes out the texts
+/// where that fails, once it has been told.
 void interpolate_tree(Node& root, const VariableLookup& lookup, size_t& bytes_left,
                       Reporter& reporter);
 
