@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/names.h"
 #include "planner/diff.h"
 #include "planner/draft.h"
 #include "planner/plan.h"
@@ -396,6 +397,7 @@ class UpPlanner {
   }
 
   base::Result<> check_free(const std::string& name, const std::string& id) {
+    TRY_DURING(base::check_name("container", id), "name the containers of service '{}'", name);
     const auto taken = actual_.containers.find(id);
     if (taken != actual_.containers.end())
       return base::fail(ErrorCode::Exists,
