@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "guest/agent/container.h"
+#include "guest/agent/emulation.h"
 #include "guest/agent/file_pump.h"
 #include "guest/agent/limits.h"
 #include "guest/agent/network.h"
@@ -43,6 +44,17 @@ class StdinSink : public BodySink {
 
  private:
   std::shared_ptr<Process> process_;
+  ReplyPtr reply_;
+};
+
+/// For a body that was refused.
+class RefusedSink : public BodySink {
+ public:
+  explicit RefusedSink(ReplyPtr reply) : reply_(std::move(reply)) {}
+  void bytes(std::string_view piece) override { reply_->consumed(piece.size()); }
+  void end() override {}
+
+ private:
   ReplyPtr reply_;
 };
 
@@ -100,7 +112,7 @@ Result<uint64_t> body_number(const Request& request, const char* key, uint64_t m
   return static_cast<uint64_t>(value);
 }
 
-/// The process of `/v1/processes/ID…` in `path`, if it has the form of `pattern`.
+/// The id that stands for the `*` of `pattern` in `path`, if it has the form of `pattern`.
 std::optional<std::string> match(std::string_view pattern, const std::string& path) {
   const size_t star = pattern.find('*');
   if (star == std::string_view::npos)
@@ -125,6 +137,9 @@ const std::vector<Agent::Route>& Agent::routes() {
       {"GET", "/v1/state", &Agent::state},
       {"POST", "/v1/container", &Agent::configure},
       {"POST", "/v1/processes", &Agent::execute},
+      {"POST", "/v1/steps", &Agent::step},
+      {"GET", "/v1/steps/*/connections", &Agent::connections},
+      {"GET", "/v1/layers/*", &Agent::layer},
       {"GET", "/v1/processes/*/output", &Agent::output},
       {"POST", "/v1/processes/*/acknowledge", &Agent::acknowledge},
       {"POST", "/v1/processes/*/signal", &Agent::signal},
@@ -144,10 +159,28 @@ const std::vector<Agent::Route>& Agent::routes() {
 std::shared_ptr<BodySink> Agent::upload(const Request& request, const ReplyPtr& reply) {
   if (request.method != "POST") return nullptr;
   const auto id = match("/v1/processes/*/stdin", request.path);
-  if (!id) return nullptr;
+  if (!id) {
+    auto sink = build_upload(request, reply);
+    if (sink) return *sink;
+    reply->fail(sink.error());
+    return std::make_shared<RefusedSink>(reply);
+  }
   const auto process = find(*id);
   if (!process) return nullptr;  // Answered when the request is complete.
   return std::make_shared<StdinSink>(*process, reply);
+}
+
+/// Null for requests whose body is collected.
+Result<std::shared_ptr<BodySink>> Agent::build_upload(const Request& request,
+                                                      const ReplyPtr& reply) {
+  const auto layer = match("/v1/layers/*", request.path);
+  const auto tree = match("/v1/trees/*", request.path);
+  const auto connection = match("/v1/connections/*", request.path);
+  if (!layer && !tree && !connection) return nullptr;
+  if (!build_) return fail(ErrorCode::InvalidState, "this is no build machine");
+  if (layer) return build_->receive_layer(*layer, reply);
+  if (tree) return build_->receive_tree(*tree, reply);
+  return build_->relay().carry(*connection, reply);
 }
 
 void Agent::request(const Request& request, const ReplyPtr& reply) {
@@ -174,6 +207,7 @@ Result<> Agent::state(const Request&, const std::string&, const ReplyPtr& reply)
   // The kernel makes it up when it is first read: not before a clone has randomness of its own.
   if (configured_) state.boot_id = TRY(boot_id());
   state.configured = configured_;
+  state.build = build_.has_value();
   state.boot_to_ready_ns = machine_.boot_to_ready_ns;
   state.last_event = log_.last();
   for (const auto& [id, process] : processes_)
@@ -204,11 +238,15 @@ Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   TRY(cgroup_.limit(config, [this] {
     tell({.kind = guest::EventKind::OutOfMemory, .process = std::string(guest::main_process_id)});
   }));
+  if (!config.emulator.architecture.empty())
+    TRY(set_up_emulation(config.emulator, machine_.image_disk));
   const bool shares = std::any_of(
       config.mounts.begin(), config.mounts.end(),
       [](const guest::GuestMount& mount) { return mount.kind == guest::MountKind::Share; });
   if (shares) TRY(start_file_pump(machine_.files_port, shares_folder));
-  return {};
+  if (!config.build) return {};
+  return build_.emplace(loop_).set_up(config, machine_.image_disk, machine_.scratch_disk,
+                                      shares_folder);
 }
 
 Result<> Agent::configure(const Request& request, const std::string&, const ReplyPtr& reply) {
@@ -216,10 +254,16 @@ Result<> Agent::configure(const Request& request, const std::string&, const Repl
   config_ = TRY(guest::container_config_from_json(TRY(base::parse_json(request.body))));
   configured_ = true;
   TRY(prepare_machine(config_));
+  if (config_.build) {
+    config_.process = {};
+    config_.health = {};
+    return start_process(std::string(guest::main_process_id), config_.process,
+                         idle_place(cgroup_.folder_fd()), limits::process_start_timeout_ms, reply);
+  }
   Place place;
   place.cgroup_fd = cgroup_.folder_fd();
   place.init = config_.init;
-  place.prepare = [this] {
+  place.prepare = [this](int) {
     return enter_container(config_, {.image_disk = machine_.image_disk,
                                      .scratch_disk = machine_.scratch_disk,
                                      .etc_folder = etc_folder,
@@ -232,20 +276,58 @@ Result<> Agent::configure(const Request& request, const std::string&, const Repl
 Result<> Agent::execute(const Request& request, const std::string&, const ReplyPtr& reply) {
   const guest::ExecConfig config =
       TRY(guest::exec_config_from_json(TRY(base::parse_json(request.body))));
-  if (config.id.empty() || config.id.find('/') != std::string::npos)
+  if (config.id.empty() || config.id.find('/') != std::string::npos ||
+      config.id.starts_with(guest::step_process_prefix))
     return fail(ErrorCode::InvalidArgument, "'{}' is no name for a process", config.id);
-  if (processes_.contains(config.id))
-    return fail(ErrorCode::Exists, "there is a process '{}' already", config.id);
+  if (build_)
+    return fail(ErrorCode::InvalidState,
+                "this is a build machine: it runs the steps of a build and nothing else");
+  TRY(check_room_for(config.id));
+  Place place;
+  place.cgroup_fd = cgroup_.folder_fd();
+  place.join_pidfd = main_pidfd_.get();
+  return start_process(config.id, config.process, place, limits::process_start_timeout_ms, reply);
+}
+
+Result<> Agent::check_room_for(const std::string& process) const {
+  if (processes_.contains(process))
+    return fail(ErrorCode::Exists, "there is a process '{}' already", process);
   if (processes_.size() >= limits::processes_max)
     return fail(ErrorCode::InvalidState, "no more than {} processes can be started by `exec`",
                 limits::processes_max);
   const auto main = find(std::string(guest::main_process_id));
   if (!main || (*main)->ended() || !main_pidfd_)
     return fail(ErrorCode::InvalidState, "the container is not running");
-  Place place;
+  return {};
+}
+
+Result<> Agent::step(const Request& request, const std::string&, const ReplyPtr& reply) {
+  const guest::StepConfig config =
+      TRY(guest::step_config_from_json(TRY(base::parse_json(request.body))));
+  if (!build_) return fail(ErrorCode::InvalidState, "this is no build machine");
+  const std::string process = std::string(guest::step_process_prefix) + config.id;
+  TRY(check_room_for(process));
+  Place place = TRY(build_->begin_step(config));
   place.cgroup_fd = cgroup_.folder_fd();
-  place.join_pidfd = main_pidfd_.get();
-  return start_process(config.id, config.process, place, limits::process_start_timeout_ms, reply);
+  const Result<> started =
+      start_process(process, config.process, place, limits::container_start_timeout_ms, reply);
+  if (!started) build_->end_step(config.id, false);
+  return started;
+}
+
+Result<> Agent::layer(const Request&, const std::string& id, const ReplyPtr& reply) {
+  if (!build_) return fail(ErrorCode::InvalidState, "this is no build machine");
+  return build_->send_layer(id, reply);
+}
+
+Result<> Agent::connections(const Request&, const std::string& id, const ReplyPtr& reply) {
+  if (!build_) return fail(ErrorCode::InvalidState, "this is no build machine");
+  return build_->relay().tell(id, reply);
+}
+
+void Agent::end_step(const std::string& process, bool succeeded) {
+  if (build_ && process.starts_with(guest::step_process_prefix))
+    build_->end_step(process.substr(guest::step_process_prefix.size()), succeeded);
 }
 
 Result<> Agent::start_process(const std::string& id, const guest::ProcessConfig& config,
@@ -256,7 +338,12 @@ Result<> Agent::start_process(const std::string& id, const guest::ProcessConfig&
       loop_, budget_,
       Process::Calls{[this, id, reply](const Result<>& result) { on_started(id, result, reply); },
                      [this, id](int wait_status) { on_ended(id, wait_status); },
-                     {}});
+                     {},
+                     [this, id](size_t mount, base::UniqueFd socket) {
+                       if (build_)
+                         build_->listen(id.substr(guest::step_process_prefix.size()), mount,
+                                        std::move(socket));
+                     }});
   TRY(process->start(config, place, timeout_ms));
   processes_[id] = process;
   return {};
@@ -264,6 +351,7 @@ Result<> Agent::start_process(const std::string& id, const guest::ProcessConfig&
 
 void Agent::on_started(const std::string& id, const Result<>& result, const ReplyPtr& reply) {
   if (!result) {
+    end_step(id, false);
     reply->fail(result.error());
     processes_.erase(id);
     return;
@@ -282,6 +370,7 @@ void Agent::on_started(const std::string& id, const Result<>& result, const Repl
 
 void Agent::on_ended(const std::string& id, int wait_status) {
   if (id == guest::main_process_id) set_health({});
+  end_step(id, exit_code(wait_status) == 0);
   tell({.kind = guest::EventKind::Exited,
         .process = id,
         .exit_code = exit_code(wait_status),
@@ -392,6 +481,7 @@ Result<> Agent::statistics(const Request&, const std::string&, const ReplyPtr& r
 /// Disks are written by a child, since a file server that hangs would hold up who does it.
 Result<> Agent::shutdown(const Request&, const std::string&, const ReplyPtr& reply) {
   const auto write_disks = [this, reply] {
+    if (build_) return reply->send(nlohmann::json::object());  // Nobody reads them again.
     const pid_t child = ::fork();
     if (child == 0) {
       ::sync();
@@ -450,7 +540,8 @@ void Agent::run_probe() {
                        const uint64_t end = probe_ ? probe_->output().end() : 0;
                        if (end > limits::probe_output_bytes_max)
                          (void)probe_->acknowledge(end - limits::probe_output_bytes_max);
-                     }});
+                     },
+                     {}});
   guest::ProcessConfig process = config_.process;
   process.arguments = health_config_.test;
   process.terminal = false;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "guest/agent/build/machine.h"
 #include "guest/agent/cgroup.h"
 #include "guest/agent/event_log.h"
 #include "guest/agent/health.h"
@@ -46,6 +47,9 @@ class Agent : public RequestHandler {
   base::Result<> state(const Request&, const std::string&, const ReplyPtr& reply);
   base::Result<> configure(const Request& request, const std::string&, const ReplyPtr& reply);
   base::Result<> execute(const Request& request, const std::string&, const ReplyPtr& reply);
+  base::Result<> step(const Request& request, const std::string&, const ReplyPtr& reply);
+  base::Result<> layer(const Request&, const std::string& id, const ReplyPtr& reply);
+  base::Result<> connections(const Request&, const std::string& id, const ReplyPtr& reply);
   base::Result<> output(const Request& request, const std::string& id, const ReplyPtr& reply);
   base::Result<> acknowledge(const Request& request, const std::string& id, const ReplyPtr& reply);
   base::Result<> signal(const Request& request, const std::string& id, const ReplyPtr& reply);
@@ -61,10 +65,14 @@ class Agent : public RequestHandler {
   base::Result<> shutdown(const Request&, const std::string&, const ReplyPtr& reply);
 
   base::Result<> prepare_machine(const guest::ContainerConfig& config);
+  base::Result<std::shared_ptr<BodySink>> build_upload(const Request& request,
+                                                       const ReplyPtr& reply);
+  base::Result<> check_room_for(const std::string& process) const;
   base::Result<> start_process(const std::string& id, const guest::ProcessConfig& config,
                                const Place& place, int timeout_ms, const ReplyPtr& reply);
   void on_started(const std::string& id, const base::Result<>& result, const ReplyPtr& reply);
   void on_ended(const std::string& id, int wait_status);
+  void end_step(const std::string& process, bool succeeded);
   void tell(guest::Event event);
   base::Result<std::shared_ptr<Process>> find(const std::string& id) const;
 
@@ -81,6 +89,7 @@ class Agent : public RequestHandler {
   std::vector<std::weak_ptr<Reply>> event_readers_;
   bool configured_ = false;
   guest::ContainerConfig config_;
+  std::optional<BuildMachine> build_;  ///< Of a build machine.
   std::map<std::string, std::shared_ptr<Process>> processes_;
   base::UniqueFd main_pidfd_;
   /// Keeps the container's mounts when its last process has gone: its end is told at once, and

@@ -184,6 +184,15 @@ bool has_variable(const std::vector<std::string>& environment, std::string_view 
   });
 }
 
+/// What is missing of it is made, as by other engines: of root, open to everybody.
+Result<> enter_working_directory(const std::string& path) {
+  for (size_t at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1))
+    (void)::mkdir(path.substr(0, at).c_str(), 0755);
+  (void)::mkdir(path.c_str(), 0755);
+  if (::chdir(path.c_str()) != 0) return fail_errno(errno, fmt::format("enter '{}'", path));
+  return {};
+}
+
 /// From inside the container's namespaces to the user's program. Returns only to report failure.
 Result<> run_program(const guest::ProcessConfig& config, const Streams& streams, int report) {
   UniqueFd terminal;
@@ -193,10 +202,8 @@ Result<> run_program(const guest::ProcessConfig& config, const Streams& streams,
   const Account account = TRY(account_of(config));
   std::vector<std::string> environment = config.environment;
   if (!has_variable(environment, "HOME")) environment.push_back("HOME=" + account.home);
-  TRY_DURING(base::make_directories(config.working_directory), "make the working directory");
-  if (::chdir(config.working_directory.c_str()) != 0)
-    return fail_errno(errno, fmt::format("enter '{}'", config.working_directory));
   ::umask(022);
+  TRY(enter_working_directory(config.working_directory));
   TRY(become(account, config));
   if (config.arguments.empty() || config.arguments[0].empty())
     return fail(ErrorCode::InvalidArgument,
@@ -242,9 +249,15 @@ int exit_code_of(int status) {
                                         Streams& streams, int report) {
   const auto prepared = [&]() -> Result<> {
     if (::unshare(CLONE_NEWCGROUP) != 0) return fail_errno(errno, "make a cgroup namespace");
-    return place.prepare();
+    return place.prepare ? place.prepare(report) : Result<>();
   }();
   if (!prepared) give_up(report, prepared.error());
+  if (place.body != nullptr) {
+    if (const auto taken = take_streams(config, streams, {}); !taken)
+      give_up(report, taken.error());
+    ::syscall(SYS_close_range, 3u, ~0u, 0u);
+    place.body();
+  }
   if (place.init) {
     const pid_t program = ::fork();
     if (program > 0) reap_for(program);
@@ -297,13 +310,14 @@ Result<Streams> make_streams(const guest::ProcessConfig& config, Launched& agent
   return streams;
 }
 
-void take_descriptor(msghdr& header, Report& report) {
+UniqueFd descriptor_of(msghdr& header) {
   for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr; each = CMSG_NXTHDR(&header, each)) {
     if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
     int descriptor = -1;
     std::memcpy(&descriptor, CMSG_DATA(each), sizeof descriptor);
-    report.terminal.reset(descriptor);
+    return UniqueFd(descriptor);
   }
+  return {};
 }
 
 }  // namespace
@@ -354,6 +368,10 @@ Result<Launched> launch(const guest::ProcessConfig& config, const Place& place) 
   return launched;
 }
 
+void report_listening(int report, size_t mount, int socket) {
+  say(report, {{"listening", mount}}, socket);
+}
+
 Result<> read_report(int fd, Report& report) {
   std::string text(report_bytes_max, '\0');
   iovec part{text.data(), text.size()};
@@ -370,9 +388,13 @@ Result<> read_report(int fd, Report& report) {
     report.done = true;
     return {};
   }
-  take_descriptor(header, report);
+  UniqueFd descriptor = descriptor_of(header);
   const auto message =
       TRY(base::parse_json(std::string_view(text).substr(0, static_cast<size_t>(count))));
+  if (message.contains("terminal")) report.terminal = std::move(descriptor);
+  if (message.contains("listening") && descriptor)
+    report.listening.emplace_back(static_cast<size_t>(TRY(base::json_int(message, "listening"))),
+                                  std::move(descriptor));
   if (message.contains("pid")) report.pid = static_cast<pid_t>(TRY(base::json_int(message, "pid")));
   if (message.contains("code"))
     report.result = tl::unexpected<Error>(

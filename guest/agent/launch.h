@@ -9,6 +9,8 @@
 
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -35,8 +37,11 @@ struct Place {
   int join_pidfd = -1;
   /// Runs in the child, in new namespaces, before the process's own set-up; ends with the
   /// container's root as "/".
-  std::function<base::Result<>()> prepare;
+  /// `report` is for report_listening().
+  std::function<base::Result<>(int report)> prepare;
   bool init = false;  ///< A reaper of ours stays as PID 1.
+  /// Runs instead of the configured program, in the agent's own root. Never returns.
+  void (*body)() = nullptr;
 };
 
 base::Result<Launched> launch(const guest::ProcessConfig& config, const Place& place);
@@ -45,9 +50,13 @@ base::Result<Launched> launch(const guest::ProcessConfig& config, const Place& p
 struct Report {
   bool done = false;
   base::UniqueFd terminal;
+  /// Sockets on which the process's connections arrive, each with the number of its mount.
+  std::vector<std::pair<size_t, base::UniqueFd>> listening;
   pid_t pid = -1;  ///< Of the process itself, where it is not the child we made.
   base::Result<> result;
 };
+/// Called in the child: gives the agent a listening socket.
+void report_listening(int report, size_t mount, int socket);
 base::Result<> read_report(int fd, Report& report);
 
 /// The first file of that name in the PATH of `environment` that can be run; names with a slash are

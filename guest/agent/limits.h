@@ -37,6 +37,17 @@ inline constexpr size_t account_line_bytes_max = 4096;
 inline constexpr uint64_t account_file_bytes_max = 256u << 20;
 inline constexpr size_t groups_max = 1024;
 inline constexpr size_t symlink_levels_max = 40;
+inline constexpr uint64_t emulator_bytes_max = 64u << 20;
+
+/// Of a build machine. The kernel joins at most 500 folders to one.
+inline constexpr size_t overlay_layers_max = 400;
+inline constexpr size_t trees_max = 1024;
+inline constexpr size_t layer_id_bytes_max = 128;
+inline constexpr size_t layer_depth_max = 256;
+inline constexpr size_t layer_folders_max = 1'000'000;
+inline constexpr size_t relayed_connections_max = 64;  ///< Not yet taken over by the host.
+/// HTTP/2 window of a request that brings a tar.
+inline constexpr int32_t upload_window_bytes = 1 << 20;
 inline constexpr uint64_t small_file_bytes_max = 1u << 20;  ///< /proc, /sys, modules.alias line.
 
 static_assert(output_share_bytes < base::limits::agent_output_unacknowledged_bytes_max);

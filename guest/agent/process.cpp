@@ -78,6 +78,9 @@ void Process::on_report() {
   if (report_.terminal)
     if (const auto taken = take_terminal(std::move(report_.terminal)); !taken)
       report_.result = taken;
+  for (auto& [mount, socket] : report_.listening)
+    if (calls_.listening) calls_.listening(mount, std::move(socket));
+  report_.listening.clear();
   if (report_.done) finish_start();
 }
 

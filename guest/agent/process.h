@@ -31,6 +31,8 @@ class Process : public std::enable_shared_from_this<Process> {
     std::function<void(const base::Result<>&)> started;
     std::function<void(int wait_status)> ended;
     std::function<void()> output;  ///< More of it is in the ring. May be empty.
+    /// The process has a socket that others serve (Report::listening). May be empty.
+    std::function<void(size_t mount, base::UniqueFd socket)> listening;
   };
 
   Process(Loop& loop, OutputBudget& budget, Calls calls)

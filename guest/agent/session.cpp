@@ -5,13 +5,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <vector>
+#include <cstring>
 
 #include <nghttp2/nghttp2.h>
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "guest/agent/limits.h"
+#include "guest/protocol/protocol.h"
 
 namespace agent {
 namespace {
@@ -21,7 +23,7 @@ using base::ErrorCode;
 
 constexpr size_t outgoing_bytes_max = 256 * 1024;
 constexpr size_t read_bytes = 64 * 1024;
-constexpr size_t response_bytes_wanted = 64 * 1024;
+constexpr size_t response_bytes_wanted = guest::frame_bytes_max;
 
 int status_of(ErrorCode code) {
   switch (code) {
@@ -112,6 +114,8 @@ class ControlPort::Session : public std::enable_shared_from_this<Session> {
   static ssize_t on_fill(nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*,
                          nghttp2_data_source*, void*);
 
+  static ssize_t frame_room(nghttp2_session*, uint8_t, int32_t, int32_t, int32_t, uint32_t, void*);
+
   void headers_done(Stream& stream);
   void body_done(Stream& stream);
   void respond(int32_t id, int status, std::shared_ptr<BodySource> source);
@@ -134,7 +138,9 @@ struct ControlPort::Session::Stream {
   std::shared_ptr<StreamReply> reply;
   std::shared_ptr<BodySink> sink;
   std::shared_ptr<BodySource> source;
-  std::string pending;  // made by the source, not yet taken
+  std::string pending;  // made by the source
+  size_t pending_sent = 0;
+  std::string failure;
   bool source_ended = false;
   bool responded = false;
   bool handled = false;
@@ -165,6 +171,10 @@ class ControlPort::Session::StreamReply final : public Reply {
       session->port_->schedule_write();
     }
   }
+  void set_window(int32_t bytes) override {
+    if (const auto session = session_.lock(); session && session->port_)
+      nghttp2_session_set_local_window_size(session->handle_, NGHTTP2_FLAG_NONE, id_, bytes);
+  }
   void on_closed(std::function<void()> call) override { closed_ = std::move(call); }
   void closed() {
     if (const auto call = std::exchange(closed_, nullptr)) call();
@@ -190,6 +200,7 @@ bool ControlPort::Session::begin() {
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
   nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+  nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, frame_room);
   nghttp2_option_set_no_auto_window_update(options, 1);
   const int made = nghttp2_session_server_new2(&handle_, callbacks, this, options);
   nghttp2_option_del(options);
@@ -197,6 +208,7 @@ bool ControlPort::Session::begin() {
   if (made != 0) return false;
   const nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits::streams_max},
+      {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, guest::frame_bytes_max},
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits::stream_window_bytes}};
   nghttp2_submit_settings(handle_, NGHTTP2_FLAG_NONE, settings, std::size(settings));
   nghttp2_session_set_local_window_size(handle_, NGHTTP2_FLAG_NONE, 0,
@@ -309,20 +321,38 @@ void ControlPort::Session::respond(int32_t id, int status, std::shared_ptr<BodyS
   port_->schedule_write();
 }
 
-ssize_t ControlPort::Session::on_fill(nghttp2_session*, int32_t id, uint8_t* buffer, size_t room,
-                                      uint32_t* flags, nghttp2_data_source*, void* user) {
+ssize_t ControlPort::Session::on_fill(nghttp2_session* handle, int32_t id, uint8_t* buffer,
+                                      size_t room, uint32_t* flags, nghttp2_data_source*,
+                                      void* user) {
   Stream* stream = static_cast<Session*>(user)->find(id);
   if (stream == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  if (stream->pending.empty() && !stream->source_ended) {
+  if (stream->pending_sent == stream->pending.size() && !stream->source_ended) {
+    stream->pending.clear();
+    stream->pending_sent = 0;
     const auto state = stream->source->fill(stream->pending, response_bytes_wanted);
-    stream->source_ended = state == BodySource::State::End;
     if (state == BodySource::State::Wait && stream->pending.empty()) return NGHTTP2_ERR_DEFERRED;
+    stream->source_ended = state == BodySource::State::End || state == BodySource::State::Broken;
+    if (state == BodySource::State::Broken)
+      stream->failure = base::escape_controls(stream->source->failure());
   }
-  const size_t count = std::min(room, stream->pending.size());
-  std::copy_n(stream->pending.begin(), count, buffer);
-  stream->pending.erase(0, count);
-  if (stream->source_ended && stream->pending.empty()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+  const size_t count = std::min(room, stream->pending.size() - stream->pending_sent);
+  std::memcpy(buffer, stream->pending.data() + stream->pending_sent, count);
+  stream->pending_sent += count;
+  if (!stream->source_ended || stream->pending_sent < stream->pending.size())
+    return static_cast<ssize_t>(count);
+  *flags |= NGHTTP2_DATA_FLAG_EOF;
+  if (stream->failure.empty()) return static_cast<ssize_t>(count);
+  *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+  const nghttp2_nv trailer[] = {header(guest::failure_trailer, stream->failure)};
+  nghttp2_submit_trailer(handle, id, trailer, std::size(trailer));
   return static_cast<ssize_t>(count);
+}
+
+/// As much as the host takes at once, instead of the library's 16 KiB.
+ssize_t ControlPort::Session::frame_room(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
+                                         int32_t stream_window, uint32_t frame_max, void*) {
+  return std::min({session_window, stream_window, static_cast<int32_t>(frame_max),
+                   static_cast<int32_t>(guest::frame_bytes_max)});
 }
 
 int ControlPort::Session::on_close(nghttp2_session*, int32_t id, uint32_t, void* user) {
@@ -340,7 +370,7 @@ void ControlPort::Session::close(int32_t id) {
 }
 
 ControlPort::ControlPort(Loop& loop, int fd, RequestHandler& handler)
-    : loop_(loop), fd_(fd), handler_(handler) {}
+    : loop_(loop), fd_(fd), handler_(handler), read_buffer_(read_bytes) {}
 
 ControlPort::~ControlPort() {
   drop_session();
@@ -362,10 +392,9 @@ void ControlPort::on_ready() {
 }
 
 bool ControlPort::read_some() {
-  std::vector<char> buffer(read_bytes);
-  const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
+  const ssize_t count = ::read(fd_, read_buffer_.data(), read_buffer_.size());
   if (count <= 0) return count < 0 && errno == EINTR;
-  take({buffer.data(), static_cast<size_t>(count)});
+  take({read_buffer_.data(), static_cast<size_t>(count)});
   return true;
 }
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -24,10 +25,12 @@ namespace agent {
 /// The body of a response that is made while it is sent.
 class BodySource {
  public:
-  enum class State { More, Wait, End };
+  enum class State { More, Wait, End, Broken };
   virtual ~BodySource() = default;
   /// Appends about `bytes_max` bytes to `out`. Wait: nothing now; Reply::resume() says when.
   virtual State fill(std::string& out, size_t bytes_max) = 0;
+  /// After Broken: why there is no more. It ends the response as a trailer.
+  virtual std::string failure() const { return {}; }
 };
 
 /// Where the body of a request goes as it arrives.
@@ -48,6 +51,8 @@ class Reply {
   virtual void resume() = 0;
   /// So many bytes given to the BodySink have been used: the sender may go on.
   virtual void consumed(size_t bytes) = 0;
+  /// Bytes the sender may be ahead of consumed(); asked for before the first of them.
+  virtual void set_window(int32_t bytes) = 0;
   /// Called when the request is over, however it ended.
   virtual void on_closed(std::function<void()> call) = 0;
 };
@@ -92,6 +97,7 @@ class ControlPort {
   Loop& loop_;
   int fd_;
   RequestHandler& handler_;
+  std::vector<char> read_buffer_;
   guest::SessionSplitter splitter_;
   std::shared_ptr<Session> session_;
   uint64_t highest_epoch_ = 0;

@@ -92,12 +92,14 @@ std::optional<SessionSplitter::Piece> SessionSplitter::next_boundary(std::string
   preface_ = false;
   state_ = frame_left_ == 0 ? State::Boundary : State::InFrame;
   remember(held_);
-  return Piece{std::nullopt, std::exchange(held_, {})};
+  given_.swap(held_);
+  held_.clear();
+  return Piece{std::nullopt, given_};
 }
 
 SessionSplitter::Piece SessionSplitter::take_frame_bytes(std::string_view& input) {
   const size_t count = static_cast<size_t>(std::min<uint64_t>(frame_left_, input.size()));
-  Piece piece{std::nullopt, std::string(input.substr(0, count))};
+  const Piece piece{std::nullopt, input.substr(0, count)};
   remember(piece.bytes);
   input.remove_prefix(count);
   frame_left_ -= count;
@@ -106,6 +108,7 @@ SessionSplitter::Piece SessionSplitter::take_frame_bytes(std::string_view& input
 }
 
 void SessionSplitter::remember(std::string_view bytes) {
+  if (bytes.size() > greeting_bytes_max) bytes.remove_prefix(bytes.size() - greeting_bytes_max);
   tail_ += bytes;
   if (tail_.size() > greeting_bytes_max) tail_.erase(0, tail_.size() - greeting_bytes_max);
 }

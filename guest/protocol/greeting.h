@@ -36,7 +36,7 @@ class SessionSplitter {
  public:
   struct Piece {
     std::optional<Greeting> greeting;  ///< Either this,
-    std::string bytes;                 ///< or bytes for the session.
+    std::string_view bytes;            ///< or bytes for the session, until the next call.
   };
 
   /// The next piece of `input`, from which it removes what it used; nullopt when all was used.
@@ -62,6 +62,7 @@ class SessionSplitter {
   State state_ = State::AwaitGreeting;
   bool preface_ = false;  ///< The next 24 bytes are the client's preface, not a frame.
   std::string held_;      ///< Undecided: may become a greeting or a frame header.
+  std::string given_;     ///< What was held, while it is somebody's piece.
   uint64_t frame_left_ = 0;
   std::string tail_;  ///< The last greeting_bytes_max bytes of frames.
 };

@@ -24,6 +24,11 @@ struct Named {
 
 constexpr std::array mount_kinds = {Named<MountKind>{MountKind::Share, "share"},
                                     Named<MountKind>{MountKind::Tmpfs, "tmpfs"}};
+constexpr std::array step_mount_kinds = {Named<StepMountKind>{StepMountKind::Tree, "tree"},
+                                         Named<StepMountKind>{StepMountKind::Share, "share"},
+                                         Named<StepMountKind>{StepMountKind::Tmpfs, "tmpfs"},
+                                         Named<StepMountKind>{StepMountKind::Secret, "secret"},
+                                         Named<StepMountKind>{StepMountKind::Socket, "socket"}};
 constexpr std::array event_kinds = {Named<EventKind>{EventKind::Started, "started"},
                                     Named<EventKind>{EventKind::Exited, "exited"},
                                     Named<EventKind>{EventKind::Health, "health"},
@@ -81,6 +86,8 @@ Result<> read(const json& object, const char* key, T& out);
 
 Result<> read_value(const json& value, const char* key, Interface& out);
 Result<> read_value(const json& value, const char* key, GuestMount& out);
+Result<> read_value(const json& value, const char* key, StepMount& out);
+Result<> read_value(const json& value, const char* key, Emulator& out);
 Result<> read_value(const json& value, const char* key, Rlimit& out);
 Result<> read_value(const json& value, const char* key, ProcessConfig& out);
 Result<> read_value(const json& value, const char* key, HealthConfig& out);
@@ -151,6 +158,57 @@ Result<> read_value(const json& value, const char* key, GuestMount& out) {
   return read(value, "tmpfs_mode", out.tmpfs_mode);
 }
 
+Result<> read_value(const json& value, const char* key, Emulator& out) {
+  TRY(must_be_object(value, key));
+  TRY(read(value, "architecture", out.architecture));
+  TRY(read(value, "partition", out.partition));
+  return read(value, "bytes", out.bytes);
+}
+
+int digit_of(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+Result<> read_hex(const json& object, const char* key, std::string& out) {
+  std::string digits;
+  TRY(read(object, key, digits));
+  out.clear();
+  for (size_t i = 0; i + 1 < digits.size(); i += 2) {
+    const int high = digit_of(digits[i]), low = digit_of(digits[i + 1]);
+    if (high < 0 || low < 0) break;
+    out += static_cast<char>(high * 16 + low);
+  }
+  if (2 * out.size() == digits.size()) return {};
+  return fail(ErrorCode::InvalidArgument, "'{}' must be pairs of hex digits", key);
+}
+
+std::string hex_of(const std::string& bytes) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string text;
+  text.reserve(2 * bytes.size());
+  for (const char c : bytes) {
+    text += digits[static_cast<unsigned char>(c) >> 4];
+    text += digits[static_cast<unsigned char>(c) & 15];
+  }
+  return text;
+}
+
+Result<> read_value(const json& value, const char* key, StepMount& out) {
+  TRY(must_be_object(value, key));
+  TRY(read_name(value, "kind", step_mount_kinds, out.kind));
+  TRY(read(value, "source", out.source));
+  TRY(read(value, "source_path", out.source_path));
+  TRY(read(value, "target", out.target));
+  TRY(read(value, "read_only", out.read_only));
+  TRY(read(value, "tmpfs_bytes", out.tmpfs_bytes));
+  TRY(read(value, "mode", out.mode));
+  TRY(read(value, "user", out.user));
+  TRY(read(value, "group", out.group));
+  return read_hex(value, "content", out.content);
+}
+
 Result<> read_value(const json& value, const char* key, Rlimit& out) {
   TRY(must_be_object(value, key));
   TRY(read(value, "name", out.name));
@@ -207,6 +265,7 @@ Result<> read_value(const json& value, const char* key, NetworkStatistics& out) 
 
 json item_to_json(const Interface& value);
 json item_to_json(const GuestMount& value);
+json item_to_json(const StepMount& value);
 json item_to_json(const Rlimit& value);
 json item_to_json(const ProcessState& value);
 json item_to_json(const NetworkStatistics& value);
@@ -227,6 +286,19 @@ json item_to_json(const GuestMount& value) {
           {"populate", value.populate},
           {"tmpfs_bytes", value.tmpfs_bytes},
           {"tmpfs_mode", value.tmpfs_mode}};
+}
+
+json item_to_json(const StepMount& value) {
+  return {{"kind", name_of(step_mount_kinds, value.kind)},
+          {"source", value.source},
+          {"source_path", value.source_path},
+          {"target", value.target},
+          {"read_only", value.read_only},
+          {"tmpfs_bytes", value.tmpfs_bytes},
+          {"mode", value.mode},
+          {"user", value.user},
+          {"group", value.group},
+          {"content", hex_of(value.content)}};
 }
 
 json item_to_json(const Rlimit& value) {
@@ -295,6 +367,10 @@ json to_json(const ContainerConfig& config) {
           {"hosts", config.hosts},
           {"resolv_conf", config.resolv_conf},
           {"layers", config.layers},
+          {"emulator",
+           {{"architecture", config.emulator.architecture},
+            {"partition", config.emulator.partition},
+            {"bytes", config.emulator.bytes}}},
           {"read_only_root", config.read_only_root},
           {"mounts", list(config.mounts)},
           {"shm_bytes", config.shm_bytes},
@@ -303,12 +379,22 @@ json to_json(const ContainerConfig& config) {
           {"pids_limit", config.pids_limit},
           {"sysctls", config.sysctls},
           {"init", config.init},
+          {"build", config.build},
           {"process", process_to_json(config.process)},
           {"health", to_json(config.health)}};
 }
 
 json to_json(const ExecConfig& config) {
   return {{"id", config.id}, {"process", process_to_json(config.process)}};
+}
+
+json to_json(const StepConfig& config) {
+  return {{"id", config.id},
+          {"process", process_to_json(config.process)},
+          {"network", config.network},
+          {"mounts", list(config.mounts)},
+          {"hostname", config.hostname},
+          {"extra_hosts", config.extra_hosts}};
 }
 
 json to_json(const Event& event) {
@@ -320,9 +406,13 @@ json to_json(const Event& event) {
 }
 
 json to_json(const AgentState& state) {
-  return {{"version", state.version},       {"boot_id", state.boot_id},
-          {"configured", state.configured}, {"boot_to_ready_ns", state.boot_to_ready_ns},
-          {"last_event", state.last_event}, {"processes", list(state.processes)}};
+  return {{"version", state.version},
+          {"boot_id", state.boot_id},
+          {"configured", state.configured},
+          {"build", state.build},
+          {"boot_to_ready_ns", state.boot_to_ready_ns},
+          {"last_event", state.last_event},
+          {"processes", list(state.processes)}};
 }
 
 json to_json(const Statistics& statistics) {
@@ -351,6 +441,7 @@ Result<ContainerConfig> container_config_from_json(const json& object) {
   TRY(read(object, "hosts", config.hosts));
   TRY(read(object, "resolv_conf", config.resolv_conf));
   TRY(read(object, "layers", config.layers));
+  TRY(read(object, "emulator", config.emulator));
   TRY(read(object, "read_only_root", config.read_only_root));
   TRY(read(object, "mounts", config.mounts));
   TRY(read(object, "shm_bytes", config.shm_bytes));
@@ -359,6 +450,7 @@ Result<ContainerConfig> container_config_from_json(const json& object) {
   TRY(read(object, "pids_limit", config.pids_limit));
   TRY(read(object, "sysctls", config.sysctls));
   TRY(read(object, "init", config.init));
+  TRY(read(object, "build", config.build));
   TRY(read(object, "process", config.process));
   TRY(read(object, "health", config.health));
   return config;
@@ -369,6 +461,18 @@ Result<ExecConfig> exec_config_from_json(const json& object) {
   ExecConfig config;
   TRY(read(object, "id", config.id));
   TRY(read(object, "process", config.process));
+  return config;
+}
+
+Result<StepConfig> step_config_from_json(const json& object) {
+  TRY(must_be_object(object, "step"));
+  StepConfig config;
+  TRY(read(object, "id", config.id));
+  TRY(read(object, "process", config.process));
+  TRY(read(object, "network", config.network));
+  TRY(read(object, "mounts", config.mounts));
+  TRY(read(object, "hostname", config.hostname));
+  TRY(read(object, "extra_hosts", config.extra_hosts));
   return config;
 }
 
@@ -399,6 +503,7 @@ Result<AgentState> agent_state_from_json(const json& object) {
   TRY(read(object, "version", state.version));
   TRY(read(object, "boot_id", state.boot_id));
   TRY(read(object, "configured", state.configured));
+  TRY(read(object, "build", state.build));
   TRY(read(object, "boot_to_ready_ns", state.boot_to_ready_ns));
   TRY(read(object, "last_event", state.last_event));
   TRY(read(object, "processes", state.processes));

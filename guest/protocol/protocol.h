@@ -36,6 +36,29 @@
 ///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
 ///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers
 ///
+/// A build machine (ContainerConfig::build) runs no program of its image but steps, each on an
+/// overlay of the image's layers, the layers added here and those earlier steps left:
+///
+///   POST /v1/layers/ID                   request body: a tar of any length, unpacked as the layer
+///   on
+///                                        top. Names are clamped to it, whiteouts are honoured.
+///                                        409 while a step runs or another layer is being made
+///   GET  /v1/layers/ID                   response body: the layer as an OCI tar, each folder's
+///   marks
+///                                        and children sorted by name. What goes wrong under way is
+///                                        told in the trailer `failure`
+///   POST /v1/trees/NAME                  request body: a tar, unpacked beside the root for mounts
+///   POST /v1/steps                       StepConfig → {"id": "..."}: runs a process on a fresh
+///   layer
+///                                        on top; from there on it is a process like an exec's.
+///                                        When it ends with 0 its layer (named StepConfig::id)
+///                                        stays, otherwise it is gone before the end is told
+///   GET  /v1/steps/ID/connections        response body: one {"connection": "...", "mount": N} a
+///   line,
+///                                        for each connection a process of the step makes to the
+///                                        socket of its N-th mount; ends with the step
+///   POST /v1/connections/ID              both bodies: the bytes of such a connection, once
+///
 /// Output frame: 1 byte stream (1 stdout, 2 stderr; a tty has only 1), 8 bytes big-endian offset of
 /// the first payload byte in the process's combined output, 4 bytes big-endian length, payload.
 
@@ -54,10 +77,16 @@ namespace guest {
 
 inline constexpr int protocol_version = 1;
 inline constexpr std::string_view agent_port_name = "container.agent";
+/// In front of a step's id: its process's.
+inline constexpr std::string_view step_process_prefix = "step-";
 /// A second port carries FUSE messages between the guest's /dev/fuse and the VM's file server
 /// (files/), unchanged: each begins with its own length (fuse_in_header / fuse_out_header).
 inline constexpr std::string_view files_port_name = "container.files";
 inline constexpr std::string_view hello_prefix = "container-agent hello ";
+/// Payload of an HTTP/2 frame, both ways: fewer and larger pieces cost the guest less.
+inline constexpr uint32_t frame_bytes_max = 64u << 10;
+/// Trailer of a response whose body could not be completed: why.
+inline constexpr std::string_view failure_trailer = "failure";
 inline constexpr std::string_view main_process_id = "main";
 inline constexpr size_t output_frame_header_bytes = 13;
 
@@ -116,6 +145,13 @@ struct HealthConfig {
   uint32_t retries = 3;
 };
 
+/// Runs programs of another architecture than the machine's.
+struct Emulator {
+  std::string architecture;  ///< As in OCI images: `arm64`. Empty: none is needed.
+  uint32_t partition = 0;    ///< Of the image disk: the program, and nothing else.
+  uint64_t bytes = 0;        ///< Its size; the partition may be a little larger.
+};
+
 struct ContainerConfig {
   std::string id;
   std::string hostname;
@@ -127,6 +163,7 @@ struct ContainerConfig {
   std::string resolv_conf;  ///< Content of /etc/resolv.conf.
   /// Partitions of the image disk (1-based), lowest layer first. Partition 1 is the modules disk.
   std::vector<uint32_t> layers;
+  Emulator emulator;
   bool read_only_root = false;
   std::vector<GuestMount> mounts;
   uint64_t shm_bytes = 64u << 20;
@@ -135,6 +172,8 @@ struct ContainerConfig {
   int64_t pids_limit = 0;     ///< 0 and -1: none.
   std::map<std::string, std::string> sysctls;
   bool init = false;  ///< A reaper of ours as PID 1 of the container.
+  /// A build machine: `process` is not run, mounts are seen by the steps that ask for them.
+  bool build = false;
   ProcessConfig process;
   HealthConfig health;
 };
@@ -142,6 +181,31 @@ struct ContainerConfig {
 struct ExecConfig {
   std::string id;
   ProcessConfig process;
+};
+
+enum class StepMountKind { Tree, Share, Tmpfs, Secret, Socket };
+
+struct StepMount {
+  StepMountKind kind = StepMountKind::Tmpfs;
+  std::string source;       ///< Tree: its name. Share: target of a mount of the ContainerConfig.
+  std::string source_path;  ///< Tree: path inside it; "": its root.
+  std::string target;       ///< Absolute, in the step's root; made for the step if missing.
+  bool read_only = false;   ///< Tree: otherwise writes go to a layer that is thrown away.
+  uint64_t tmpfs_bytes = 0;
+  uint32_t mode = 0400;  ///< Secret, Socket.
+  uint32_t user = 0;
+  uint32_t group = 0;
+  std::string content;  ///< Secret: any bytes; hex digits on the wire.
+};
+
+/// One step of a build machine.
+struct StepConfig {
+  std::string id;  ///< `[a-z0-9-]+`; also the name of the layer it leaves.
+  ProcessConfig process;
+  bool network = true;  ///< false: nothing but a loopback of its own.
+  std::vector<StepMount> mounts;
+  std::string hostname;                  ///< Empty: the machine's.
+  std::vector<std::string> extra_hosts;  ///< `name=address`
 };
 
 enum class EventKind { Started, Exited, Health, OutOfMemory };
@@ -171,6 +235,7 @@ struct AgentState {
   int version = protocol_version;
   std::string boot_id;  ///< Empty until configured.
   bool configured = false;
+  bool build = false;            ///< A build machine.
   int64_t boot_to_ready_ns = 0;  ///< CLOCK_BOOTTIME when the agent first listened.
   uint64_t last_event = 0;
   std::vector<ProcessState> processes;
@@ -201,12 +266,14 @@ struct Statistics {
 
 nlohmann::json to_json(const ContainerConfig& config);
 nlohmann::json to_json(const ExecConfig& config);
+nlohmann::json to_json(const StepConfig& config);
 nlohmann::json to_json(const HealthConfig& config);
 nlohmann::json to_json(const Event& event);
 nlohmann::json to_json(const AgentState& state);
 nlohmann::json to_json(const Statistics& statistics);
 base::Result<ContainerConfig> container_config_from_json(const nlohmann::json& json);
 base::Result<ExecConfig> exec_config_from_json(const nlohmann::json& json);
+base::Result<StepConfig> step_config_from_json(const nlohmann::json& json);
 base::Result<HealthConfig> health_config_from_json(const nlohmann::json& json);
 base::Result<Event> event_from_json(const nlohmann::json& json);
 base::Result<AgentState> agent_state_from_json(const nlohmann::json& json);

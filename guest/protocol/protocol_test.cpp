@@ -37,7 +37,8 @@ std::string split_in_pieces(std::string_view input, size_t piece) {
     std::string_view part = input.substr(0, piece);
     input.remove_prefix(part.size());
     while (const auto next = splitter.next(part)) {
-      log += next->greeting ? "[" + next->greeting->session.substr(0, 1) + "]" : next->bytes;
+      log += next->greeting ? "[" + next->greeting->session.substr(0, 1) + "]"
+                            : std::string(next->bytes);
       if (next->greeting) splitter.session_begins();
     }
   }
@@ -50,6 +51,7 @@ TEST_CASE("a container's configuration survives the way through JSON") {
   ContainerConfig config;
   config.id = "web";
   config.layers = {2, 3};
+  config.emulator = {.architecture = "arm64", .partition = 4, .bytes = 1000};
   config.memory_bytes = 0xffff'ffff'ffff'ffffu;
   config.mounts.push_back({.kind = MountKind::Tmpfs, .target = "/tmp", .tmpfs_bytes = 4096});
   config.interfaces.push_back({.mac = "02:00:00:00:00:01", .addresses = {"10.0.0.2/24"}});
@@ -67,6 +69,34 @@ TEST_CASE("a container's configuration survives the way through JSON") {
   CHECK(read->memory_bytes == config.memory_bytes);
   CHECK(read->mounts.at(0).kind == MountKind::Tmpfs);
   CHECK(read->process.rlimits.at(0).hard == -1);
+}
+
+TEST_CASE("a build step survives the way through JSON, its secrets byte for byte") {
+  StepConfig config;
+  config.id = "step-1";
+  config.process.arguments = {"make"};
+  config.network = false;
+  config.mounts.push_back({.kind = StepMountKind::Secret,
+                           .target = "/run/secrets/key",
+                           .mode = 0440,
+                           .content = std::string("\0\xff\x10", 3)});
+  config.hostname = "build";
+  config.extra_hosts = {"db=10.0.0.1"};
+
+  const auto read = step_config_from_json(to_json(config));
+
+  REQUIRE(read);
+  CHECK(to_json(*read) == to_json(config));
+  CHECK(read->mounts.at(0).content == config.mounts.at(0).content);
+}
+
+TEST_CASE("a secret that is no hex digits is refused") {
+  const auto odd = step_config_from_json({{"mounts", {{{"content", "abc"}}}}});
+  const auto strange = step_config_from_json({{"mounts", {{{"content", "zz"}}}}});
+
+  REQUIRE_FALSE(odd);
+  CHECK(odd.error().to_string() == "'content' must be pairs of hex digits");
+  CHECK_FALSE(strange);
 }
 
 TEST_CASE("an event survives the way through JSON") {
