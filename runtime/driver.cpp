@@ -20,8 +20,10 @@
 #include "base/names.h"
 #include "base/text.h"
 #include "runtime/adopt.h"
+#include "runtime/build.h"
 #include "runtime/disk/image_disk.h"
 #include "runtime/disk/scratch_disk.h"
+#include "runtime/emulator.h"
 #include "runtime/folders.h"
 #include "runtime/process_config.h"
 #include "runtime/qemu/probe.h"
@@ -86,6 +88,9 @@ class Driver final : public RuntimeDriver {
                 const reconciler::OutputSink& sink) override;
   Result<> update_hosts(const std::string& id, const std::string& hosts,
                         const std::string& resolv_conf) override;
+  Result<std::unique_ptr<reconciler::BuildSession>> open_build(const std::string& id) override {
+    return start_build(TRY(running(id)));
+  }
   Result<> create_volume(const std::string& name) override;
   Result<> remove_volume(const std::string& name) override;
   Result<std::vector<std::string>> list_volumes() override;
@@ -103,6 +108,7 @@ class Driver final : public RuntimeDriver {
   Result<VmPtr> boot_until_ready(const StartRequest& request, const ContainerPtr& container,
                                  const Template* origin);
   Result<VmPtr> clone_or_boot(const StartRequest& request, const ContainerPtr& container);
+  Result<guest::Emulator> emulator_for(const reconciler::ImageRuntimeConfig& image) const;
   Result<> discard(const VmPtr& vm, const base::Error& why);
   Result<base::ProcessIdentity> serve_files(const StartRequest& request, const std::string& folder);
   Result<VmPtr> take_over(qemu::VmState state, qemu::Machine machine,
@@ -268,6 +274,8 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   machine.launcher = options_.programs + "/container-launch";
   machine.system = options_.app_root;
   machine.layers = request.setup.image.layer_disks;
+  machine.program = TRY(find_emulator(request.setup.image.architecture, options_.emulators))
+                        .value_or(std::string());
   if (origin != nullptr) {
     machine.memory = qemu::Memory::Clone;
     machine.memory_fd = origin->memory.get();
@@ -353,11 +361,25 @@ Result<VmPtr> Driver::clone_or_boot(const StartRequest& request, const Container
   return booted;
 }
 
+/// It is the partition behind the image's layers.
+Result<guest::Emulator> Driver::emulator_for(const reconciler::ImageRuntimeConfig& image) const {
+  guest::Emulator emulator;
+  const auto program = TRY(find_emulator(image.architecture, options_.emulators));
+  if (!program) return emulator;
+  emulator.architecture = image.architecture;
+  emulator.partition = static_cast<uint32_t>(image.layer_disks.size()) + 2;
+  std::error_code error;
+  emulator.bytes = std::filesystem::file_size(*program, error);
+  if (error) return fail(ErrorCode::Io, "look at '{}': {}", *program, error.message());
+  return emulator;
+}
+
 Result<> Driver::start(const StartRequest& request) {
   const std::string& id = request.setup.id;
   const ContainerPtr container = TRY(open_container(id));
   if (const VmPtr vm = container->vm(); vm && !vm->finished()) return {};
-  const guest::ContainerConfig config = TRY(container_config(request));
+  guest::ContainerConfig config = TRY(container_config(request));
+  config.emulator = TRY_DURING(emulator_for(request.setup.image), "start container '{}'", id);
   (void)::unlink(folders_.exit(id).c_str());
   const VmPtr vm = TRY_DURING(clone_or_boot(request, container), "start container '{}'", id);
   if (const Result<> set = vm->configure(config); !set)

@@ -10,6 +10,7 @@
 
 #include "base/deadline.h"
 #include "base/result.h"
+#include "reconciler/ports/build.h"
 #include "reconciler/ports/runtime.h"
 
 namespace runtime {
@@ -20,6 +21,8 @@ struct RuntimeOptions {
   std::string programs;  ///< Folder of container-launch and container-files.
   std::string guest;     ///< Folder of vmlinux, initramfs.img, modules.erofs.
   uint64_t epoch = 1;    ///< Grows with every start of the daemon (api/store.h).
+  /// Folder of the static user-mode emulators (`qemu-aarch64-static`, …).
+  std::string emulators = "/usr/bin";
   /// `kvm` or `tcg`: no trying. Empty: KVM if a guest boots under it.
   std::string accelerator;
   /// Makes a template for containers as most are, before the first of them is asked for.
@@ -31,7 +34,7 @@ struct AcceleratorInfo {
   std::string reason;  ///< A sentence for people.
 };
 
-class RuntimeDriver : public reconciler::RuntimePort {
+class RuntimeDriver : public reconciler::RuntimePort, public reconciler::BuildPort {
  public:
   /// Tries the accelerator, which takes a moment once per boot of the host.
   static base::Result<std::unique_ptr<RuntimeDriver>> open(RuntimeOptions options);

@@ -280,6 +280,8 @@ Result<guest::ContainerConfig> container_config(const reconciler::StartRequest& 
   config.pids_limit = service.pids_limit.value_or(0);
   config.sysctls = service.sysctls;
   config.init = service.init;
+  config.build = service.build_machine;
+  if (config.build) return config;  // No program of the image runs but in its steps.
   config.process = TRY(process_config(setup.image, service, request.rows, request.columns));
   config.health = health_config(setup.image, service);
   return config;

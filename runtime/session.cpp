@@ -7,10 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "base/limits.h"
 #include "base/text.h"
-#include "guest/protocol/output_frame.h"
 #include "runtime/process_config.h"
+#include "runtime/process_output.h"
 
 namespace runtime {
 namespace {
@@ -21,10 +20,7 @@ using base::fail;
 using base::Result;
 using reconciler::OutputSink;
 
-constexpr uint64_t acknowledge_step_bytes = base::limits::agent_output_unacknowledged_bytes_max / 4;
 constexpr auto cancel_check = std::chrono::milliseconds(200);
-
-Deadline call_deadline() { return Deadline::in_ms(base::limits::agent_call_timeout_ms); }
 
 tl::unexpected<base::Error> cancelled() { return fail(ErrorCode::Cancelled, "cancelled"); }
 
@@ -68,15 +64,8 @@ class ExecSession final : public reconciler::ProcessSession {
   ~ExecSession() override { (void)vm_->call("DELETE", "/v1/processes/" + process_, ""); }
 
   Result<int32_t> run(const OutputSink& sink) override {
-    uint64_t offset = 0;
-    for (bool complete = false; !complete;) {
-      const auto stream = TRY(open_output(offset));
-      Result<bool> all = copy(*stream, sink, offset);
-      if (cancelled_) return cancelled();
-      if (!all && all.error().code() != ErrorCode::Io)
-        return tl::unexpected(std::move(all.error()));
-      complete = all.value_or(false);
-    }
+    TRY(copy_process_output(*vm_, process_, sink,
+                            [this](uint64_t offset) { return open_output(offset); }));
     return vm_->await_exit(process_);
   }
 
@@ -97,33 +86,11 @@ class ExecSession final : public reconciler::ProcessSession {
 
  private:
   Result<std::shared_ptr<AgentStream>> open_output(uint64_t offset) {
-    auto stream = TRY(vm_->open(
-        "GET", fmt::format("/v1/processes/{}/output?offset={}", process_, offset), false));
+    auto stream = TRY(vm_->open("GET", output_path(process_, offset), false));
     const std::lock_guard lock(mutex_);
     output_ = stream;
     if (cancelled_) return cancelled();
     return stream;
-  }
-
-  /// True when everything has been given; false or Io if the connection broke before.
-  Result<bool> copy(AgentStream& stream, const OutputSink& sink, uint64_t& offset) {
-    if (TRY(stream.status(call_deadline())) != 200)
-      return fail(ErrorCode::InvalidState, "the process's output is gone");
-    guest::OutputFrameDecoder decoder;
-    uint64_t acknowledged = offset;
-    for (;;) {
-      const std::string bytes = TRY(stream.read(Deadline::never()));
-      if (bytes.empty()) return decoder.at_boundary();
-      TRY(decoder.feed(bytes, [&](const guest::OutputFrame& frame) -> Result<> {
-        if (!sink(frame.stream, frame.payload)) return cancelled();
-        offset = frame.offset + frame.payload.size();
-        return {};
-      }));
-      if (offset - acknowledged < acknowledge_step_bytes) continue;
-      TRY(vm_->call("POST", "/v1/processes/" + process_ + "/acknowledge",
-                    base::dump_json({{"offset", offset}})));
-      acknowledged = offset;
-    }
   }
 
   const std::shared_ptr<Vm> vm_;

@@ -174,6 +174,11 @@ Result<std::string> Vm::call(const std::string& method, const std::string& path,
   return agent_->call(method, path, body, call_deadline());
 }
 
+Result<std::string> Vm::call(const std::string& method, const std::string& path,
+                             const std::string& body, const Deadline& deadline) {
+  return agent_->call(method, path, body, deadline);
+}
+
 Result<std::shared_ptr<AgentStream>> Vm::open(const std::string& method, const std::string& path,
                                               bool upload) {
   return agent_->open(method, path, upload, call_deadline());
@@ -189,12 +194,33 @@ void Vm::expect_exit(const std::string& process) {
   exits_.emplace(process, std::nullopt);
 }
 
-Result<int32_t> Vm::await_exit(const std::string& process) {
-  wait(Deadline::never(), [&] { return exits_[process] || finished_ || abandoned_; });
+void Vm::forget_exit(const std::string& process) {
+  const std::lock_guard lock(mutex_);
+  exits_.erase(process);
+}
+
+std::optional<std::string> Vm::death(bool suspected) {
+  // A connection that comes back, or that never broke, is that of a machine that lives.
+  if (suspected && agent_->await_connected(Deadline::in_ms(limits::vm_answer_timeout_ms)))
+    return std::nullopt;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!gone_ && !main_exit_ && !forced_) return std::nullopt;
+  }
+  wait(Deadline::in_ms(2 * limits::vm_exit_timeout_ms), [this] { return finished_ || abandoned_; });
+  const std::lock_guard lock(mutex_);
+  if (!finished_) return "it is being ended";
+  if (finished_->vm_died) return finished_->reason;
+  return fmt::format("it was stopped, with exit code {}", finished_->code);
+}
+
+Result<int32_t> Vm::await_exit(const std::string& process, const Deadline& deadline) {
+  const bool known = wait(deadline, [&] { return exits_[process] || finished_ || abandoned_; });
   const std::lock_guard lock(mutex_);
   const std::optional<int32_t> code = exits_[process];
   exits_.erase(process);
   if (code) return *code;
+  if (!known) return fail(ErrorCode::Timeout, "the process does not end");
   if (finished_) return fail(ErrorCode::InvalidState, "the container ended before the process did");
   return fail(ErrorCode::Cancelled, "the daemon is stopping");
 }

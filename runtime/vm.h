@@ -69,13 +69,21 @@ class Vm : public std::enable_shared_from_this<Vm> {
   base::Result<> signal(const std::string& process, int number);
   base::Result<std::string> call(const std::string& method, const std::string& path,
                                  const std::string& body);
+  base::Result<std::string> call(const std::string& method, const std::string& path,
+                                 const std::string& body, const base::Deadline& deadline);
   base::Result<std::shared_ptr<AgentStream>> open(const std::string& method,
                                                   const std::string& path, bool upload);
 
   /// Tells the keeper that the end of `process` will be asked for.
   void expect_exit(const std::string& process);
+  void forget_exit(const std::string& process);
   /// Its exit code. Blocks; InvalidState if the machine ended first.
-  base::Result<int32_t> await_exit(const std::string& process);
+  base::Result<int32_t> await_exit(const std::string& process,
+                                   const base::Deadline& deadline = base::Deadline::never());
+
+  /// What ended the machine, with the end of its console; nothing while it lives. `suspected`: its
+  /// agent's connection broke, so that a moment's wait for the facts is worth it.
+  std::optional<std::string> death(bool suspected);
 
   /// Asks the agent for life, a second at most.
   reconciler::VmObservation observe();

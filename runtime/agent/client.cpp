@@ -24,7 +24,7 @@ using base::ErrorCode;
 using base::fail;
 using base::Result;
 
-constexpr size_t upload_queued_bytes_max = 64 * 1024;
+constexpr size_t upload_queued_bytes_max = 256 * 1024;
 constexpr size_t socket_queued_bytes_max = 256 * 1024;
 constexpr int32_t stream_window_bytes = 256 * 1024;
 constexpr int32_t connection_window_bytes = 16 * 1024 * 1024;
@@ -61,11 +61,17 @@ struct StreamState {
   std::string outgoing;
   bool writing_done = false;
   bool response_done = false;
+  bool over = false;  // both ways
   std::optional<Error> failure;
+
+  /// Under the mutex. A response that has ended is a refusal only if it says so: the other way of a
+  /// stream may go on.
+  bool refuses_more() const { return failure || over || (response_done && status != 200); }
 
   void fail_with(const Error& error) {
     const std::lock_guard lock(mutex);
     if (!failure && !response_done) failure = error;
+    over = true;
     changed.notify_all();
   }
 };
@@ -75,15 +81,6 @@ nghttp2_nv header(std::string_view name, std::string_view value) {
   return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
           reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
           NGHTTP2_NV_FLAG_NONE};
-}
-
-Error error_of_reply(const AgentReply& reply, const std::string& path) {
-  const auto json = base::parse_json(reply.body);
-  if (json && json->is_object() && json->contains("code"))
-    return Error(base::error_code_from_name(base::json_string_or(*json, "code", "internal")),
-                 base::json_string_or(*json, "message", "the agent gave no reason"));
-  return Error(ErrorCode::Io,
-               fmt::format("the agent answered {} with status {}", path, reply.status));
 }
 
 class Client;
@@ -135,6 +132,7 @@ class Client final : public AgentClient, public std::enable_shared_from_this<Cli
   static int on_stream_close(nghttp2_session*, int32_t, uint32_t, void*);
   static ssize_t on_upload(nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*,
                            nghttp2_data_source*, void*);
+  static ssize_t frame_room(nghttp2_session*, uint8_t, int32_t, int32_t, int32_t, uint32_t, void*);
 
   void connect();
   void greet();
@@ -203,14 +201,14 @@ Result<> Stream::write(std::string_view bytes, const Deadline& deadline) {
     {
       std::unique_lock lock(state_->mutex);
       if (!wait_until(state_->changed, lock, deadline, [&] {
-            return state_->outgoing.size() < upload_queued_bytes_max || state_->failure ||
-                   state_->response_done;
+            return state_->outgoing.size() < upload_queued_bytes_max || state_->refuses_more();
           }))
         return fail(ErrorCode::Timeout, "the agent did not take more of {} {} in time",
                     state_->method, state_->path);
       if (state_->failure) return tl::unexpected(*state_->failure);
-      if (state_->response_done)
-        return fail(ErrorCode::InvalidState, "the process does not read its input any more");
+      if (state_->refuses_more())
+        return fail(ErrorCode::InvalidState, "the agent does not take more of {} {}",
+                    state_->method, state_->path);
       const size_t room = upload_queued_bytes_max - state_->outgoing.size();
       state_->outgoing.append(bytes.substr(0, room));
       bytes.remove_prefix(std::min(room, bytes.size()));
@@ -250,6 +248,9 @@ int Client::on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_
   auto* self = static_cast<Client*>(user);
   const StreamPtr state = self->find(frame->hd.stream_id);
   const std::string_view key(reinterpret_cast<const char*>(name), name_size);
+  if (state && key == guest::failure_trailer)
+    state->fail_with(
+        Error(ErrorCode::Io, std::string(reinterpret_cast<const char*>(value), value_size)));
   if (!state || key != ":status" || value_size != 3) return 0;
   int status = 0;
   for (size_t i = 0; i < value_size; ++i) status = status * 10 + (value[i] - '0');
@@ -311,6 +312,12 @@ ssize_t Client::on_upload(nghttp2_session*, int32_t, uint8_t* buffer, size_t siz
   return static_cast<ssize_t>(count);
 }
 
+ssize_t Client::frame_room(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
+                           int32_t stream_window, uint32_t frame_max, void*) {
+  return std::min({session_window, stream_window, static_cast<int32_t>(frame_max),
+                   static_cast<int32_t>(guest::frame_bytes_max)});
+}
+
 bool Client::start_session() {
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_option* option = nullptr;
@@ -324,12 +331,14 @@ bool Client::start_session() {
   ::nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
   ::nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
   ::nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+  ::nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, frame_room);
   const int made = ::nghttp2_session_client_new2(&session_, callbacks, this, option);
   ::nghttp2_option_del(option);
   ::nghttp2_session_callbacks_del(callbacks);
   if (made != 0) return false;
   const nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+      {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, guest::frame_bytes_max},
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, static_cast<uint32_t>(stream_window_bytes)}};
   ::nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings));
   ::nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, connection_window_bytes);
@@ -557,6 +566,15 @@ Result<std::string> Client::call(const std::string& method, const std::string& p
 }
 
 }  // namespace
+
+Error error_of_reply(const AgentReply& reply, const std::string& path) {
+  const auto json = base::parse_json(reply.body);
+  if (json && json->is_object() && json->contains("code"))
+    return Error(base::error_code_from_name(base::json_string_or(*json, "code", "internal")),
+                 base::json_string_or(*json, "message", "the agent gave no reason"));
+  return Error(ErrorCode::Io,
+               fmt::format("the agent answered {} with status {}", path, reply.status));
+}
 
 Result<std::shared_ptr<AgentClient>> AgentClient::create(IoLoop& loop, AgentOptions options) {
   auto client = std::make_shared<Client>(loop, std::move(options));

@@ -26,6 +26,9 @@ struct AgentReply {
   std::string body;
 };
 
+/// What the agent said in an answer with a status of 400 and above.
+base::Error error_of_reply(const AgentReply& reply, const std::string& path);
+
 /// One request with a streamed body in either direction. Its memory is bounded by the HTTP/2
 /// window of the stream: what is not read here holds the sender in the guest back.
 class AgentStream {

@@ -25,7 +25,7 @@ constexpr uint32_t entry_count = 128;
 constexpr uint32_t entry_bytes = 128;
 constexpr uint64_t entry_sectors = entry_count * entry_bytes / sector_bytes;
 constexpr uint64_t tail_sectors = entry_sectors + 1;
-static_assert(base::limits::image_layers_max + 1 <= entry_count);
+static_assert(base::limits::image_layers_max + 2 <= entry_count);
 
 void put(std::string& bytes, size_t at, uint64_t value, size_t width) {
   for (size_t i = 0; i < width; ++i) bytes[at + i] = static_cast<char>(value >> (8 * i));
@@ -181,12 +181,20 @@ Result<base::UniqueFd> read_only_memory_file(const char* name, const std::string
   return reopen_read_only(fd);
 }
 
-Result<ImageDisk> open_image_disk(const std::vector<std::string>& files) {
+Result<ImageDisk> open_image_disk(const std::vector<std::string>& files,
+                                  const std::string& program) {
   ImageDisk disk;
   std::vector<uint64_t> sizes;
   for (const std::string& path : files) {
     disk.files.push_back(TRY(base::open_file(path, O_RDONLY)));
     sizes.push_back(TRY(size_of(disk.files.back().get(), path)));
+  }
+  if (!program.empty()) {
+    disk.files.push_back(TRY(base::open_file(program, O_RDONLY)));
+    struct stat info {};
+    if (::fstat(disk.files.back().get(), &info) != 0 || !S_ISREG(info.st_mode))
+      return fail(ErrorCode::InvalidArgument, "'{}' is no program", program);
+    sizes.push_back(static_cast<uint64_t>(info.st_size));
   }
   disk.partitions = TRY(place_partitions(sizes));
   const base::UniqueFd table = TRY(memory_file("container-partitions"));

@@ -37,12 +37,14 @@ std::string vmdk_descriptor(const std::vector<Partition>& partitions, int table_
 
 struct ImageDisk {
   base::UniqueFd table;               ///< Read-only, sparse, image_disk_bytes long.
-  std::vector<base::UniqueFd> files;  ///< Modules, then layers; read-only.
+  std::vector<base::UniqueFd> files;  ///< Modules, layers, program; read-only.
   std::vector<Partition> partitions;
 };
 
-/// Opens `files` (lowest layer first, after the modules) and makes the table.
-base::Result<ImageDisk> open_image_disk(const std::vector<std::string>& files);
+/// Opens `files` (lowest layer first, after the modules) and makes the table. `program`, unless it
+/// is empty, is a file of any size that becomes the last partition as it is.
+base::Result<ImageDisk> open_image_disk(const std::vector<std::string>& files,
+                                        const std::string& program = "");
 
 /// An anonymous file with `content`, reopened read-only.
 base::Result<base::UniqueFd> read_only_memory_file(const char* name, const std::string& content);

@@ -42,7 +42,7 @@ struct Descriptor {
   static constexpr int nic_first = 13;    ///< TAPs.
   static constexpr int memory = 17;       ///< Of a template or a clone.
   static constexpr int library = 18;      ///< Of a clone: template/read_only_memory.cpp.
-  static constexpr int layer_first = 20;  ///< Modules, then layers.
+  static constexpr int layer_first = 20;  ///< Modules, layers, program.
 };
 
 /// What QEMU knows `Descriptor::memory` by.

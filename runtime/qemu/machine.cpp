@@ -46,7 +46,8 @@ Result<size_t> give_image(const MachineRequest& request, Descriptors& to) {
     files.push_back(request.guest.modules());
     files.insert(files.end(), request.layers.begin(), request.layers.end());
   }
-  ImageDisk disk = TRY(open_image_disk(files));
+  const bool joined = request.memory != Memory::Template;
+  ImageDisk disk = TRY(open_image_disk(files, joined ? request.program : std::string()));
   std::vector<int> sets;
   for (size_t i = 0; i < disk.files.size(); ++i) {
     sets.push_back(Descriptor::layer_first + static_cast<int>(i));
@@ -57,7 +58,7 @@ Result<size_t> give_image(const MachineRequest& request, Descriptors& to) {
                                       vmdk_descriptor(disk.partitions, Descriptor::table, sets))),
             Descriptor::image);
   to.give(std::move(disk.table), Descriptor::table);
-  return files.size();
+  return disk.files.size();
 }
 
 Result<> give_start(const MachineRequest& request, Descriptors& to) {

@@ -38,7 +38,8 @@ struct MachineRequest {
   std::string system;               ///< The app root: tells people whose machine this is.
   std::optional<uint32_t> uid;      ///< QEMU becomes this user; absent: stays ours.
   std::vector<std::string> layers;  ///< EROFS files, lowest first.
-  int scratch = -1;                 ///< Open read-write; not taken over.
+  std::string program;  ///< A file of the host to be the partition after them; empty: none.
+  int scratch = -1;     ///< Open read-write; not taken over.
   Memory memory = Memory::Fresh;
   int memory_fd = -1;       ///< Of a template or a clone; not taken over.
   std::string memory_file;  ///< Its path.
