@@ -111,7 +111,7 @@ TEST_CASE("a wrong command line is told with the usage, and is no other failure"
   Daemon daemon(views);
 
   CHECK(container({"lss"}).code == 64);
-  CHECK(container({"ls", "--format", "yaml"}).code == 64);
+  CHECK(container({"ls", "--format", "csv"}).code == 64);
   CHECK(container({"stop", "--all", "web"}).code == 64);
   CHECK(container({"kill", "-s", "NOPE", "web"}).code == 64);
   CHECK(container({"up", "--watch", "-d"}).code == 64);
