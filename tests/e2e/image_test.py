@@ -95,6 +95,9 @@ class Images(SystemTest):
 
     def setUp(self):
         self.system.run("image", "load", "-i", system.image_archive())
+        self.canary = self.system.folder / "canary"
+        self.canary.mkdir(exist_ok=True)
+        (self.canary / "victim").write_text("KEEP")
 
     def tearDown(self):
         super().tearDown()
@@ -107,7 +110,7 @@ class Images(SystemTest):
         self.system.run("image", "load", "-i", self.other)
         self.system.run("image", "tag", OTHER, IMAGE)
         self.assertNotEqual(self.digest_of(IMAGE), first)
-        self.system.run("image", "prune", "-a")
+        self.assertEqual(self.system.output("image", "prune"), "")  # the container has it
         check = ("exec", "keeper", "sh", "-c", "ls /etc/version 2>&1; echo up")
         self.assertIn("No such file", self.system.output(*check))
         self.system.run("stop", "-t", "0", "keeper")
@@ -220,7 +223,6 @@ class Images(SystemTest):
         self.assertEqual(self.system.output("image", "rm", digits), IMAGE + "\n")
         self.assertEqual(self.system.output("image", "ls", "-q"), "")
 
-
     def test_damage_is_found_and_repaired(self):
         held = self.system.app_root / "images"
         sound = self.system.run("image", "fsck")
@@ -244,15 +246,13 @@ class Images(SystemTest):
         self.system.run("image", "load", "-i", system.image_archive())
         self.assert_exit(self.system.run("image", "fsck"), 0)
 
-
-class SideBySide(SystemTest):
     def store(self, part):
         return sorted(path.name for path in (self.system.app_root / "images" / part).iterdir())
 
     def test_a_load_that_takes_long_holds_nobody_up_and_leaves_nothing_when_killed(self):
         before = self.store("blobs/sha256")
         loading = self.system.open("image", "load", stdin=subprocess.PIPE)
-        content = tempfile.SpooledTemporaryFile()
+        content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as tar:
             entry = tarfile.TarInfo("blobs/sha256/" + hashlib.sha256(b"x" * 9999).hexdigest())
             entry.size = 9999
@@ -274,14 +274,7 @@ class SideBySide(SystemTest):
         self.assertEqual(self.store("ingest"), [])
         self.assertEqual(self.store("partial"), [])
 
-
-class HostileLinks(SystemTest):
-    """Rows A5 and A16 of the attack table: an image's links where the system puts something."""
-
-    def setUp(self):
-        self.canary = self.system.folder / "canary"
-        self.canary.mkdir(exist_ok=True)
-        (self.canary / "victim").write_text("KEEP")
+    # Rows A5 and A16 of the attack table: an image's links where the system puts something.
 
     def assert_untouched(self):
         self.assertEqual([path.name for path in self.canary.iterdir()], ["victim"])
@@ -318,7 +311,8 @@ class Bombs(SystemTest):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-bomb-"))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "container-test", cls.folder],
                        check=True)
-        cls.system = System(folder=cls.folder)
+        # No machine runs here, so none is tried under KVM.
+        cls.system = System(folder=cls.folder, environment={"CONTAINER_ACCELERATOR": "tcg"})
         cls.system.start(image=False)
 
     @classmethod
