@@ -38,6 +38,11 @@ constexpr const char* worker_threads = "24";
 /// Arenas of malloc: each connection's thread would otherwise get one of its own.
 constexpr int malloc_arenas = 2;
 
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
 struct Options {
   bool foreground = false;
   bool debug = false;
@@ -74,15 +79,16 @@ class Daemon {
                                                    .state_root = paths_.app_root + "/networks",
                                                    .programs = paths_.programs,
                                                    .log_root = paths_.log_root,
+                                                   .system = paths_.app_root,
+                                                   .way_out = environment("CONTAINER_WAY_OUT"),
                                                    .domain = ""}));
-    const char* accelerator = std::getenv("CONTAINER_ACCELERATOR");
     runtime_ =
         TRY(runtime::RuntimeDriver::open({.app_root = paths_.app_root,
                                           .run_root = paths_.run_root,
                                           .programs = paths_.programs,
                                           .guest = paths_.guest,
                                           .epoch = store_->epoch(),
-                                          .accelerator = accelerator != nullptr ? accelerator : "",
+                                          .accelerator = environment("CONTAINER_ACCELERATOR"),
                                           .prepare_template = true}));
     if (::uv_loop_init(&loop_) != 0) return base::fail(ErrorCode::Io, "cannot make an event loop");
     workers_ = TRY(reconciler::UvWorkers::create(&loop_));
@@ -95,6 +101,7 @@ class Daemon {
     TRY(watch_signals());
     const runtime::AcceleratorInfo accelerator = runtime_->accelerator();
     spdlog::info("machines run under {}: {}", accelerator.name, accelerator.reason);
+    spdlog::info("networks reach the world through {}", way_out());
     service_ =
         std::make_unique<api::Service>(ports(), *images_, *reconciler_,
                                        api::SystemFacts{.app_root = paths_.app_root,
@@ -103,7 +110,8 @@ class Daemon {
                                                         .version = version,
                                                         .accelerator = accelerator.name,
                                                         .accelerator_reason = accelerator.reason,
-                                                        .epoch = store_->epoch()},
+                                                        .epoch = store_->epoch(),
+                                                        .way_out = [this] { return way_out(); }},
                                        [this] { stop(); });
     images_->store().set_users([this] { return service_->images_in_use(); });
     image_service_ = std::make_unique<api::ImageService>(
@@ -121,6 +129,12 @@ class Daemon {
   }
 
  private:
+  /// `pasta`, or `libslirp: why`.
+  std::string way_out() const {
+    const network::WayOutReport report = network_->way_out();
+    return report.reason.empty() ? report.name : report.name + ": " + report.reason;
+  }
+
   reconciler::Ports ports() { return {*runtime_, *network_, *images_, *store_, *workers_}; }
 
   Result<> serve() {

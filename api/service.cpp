@@ -155,7 +155,8 @@ Service::Reply Service::status(const HttpRequest&) {
                      {"apiServerVersion", facts_.version},
                      {"apiServerAppName", "container-apiserver"},
                      {"accelerator", facts_.accelerator},
-                     {"acceleratorReason", facts_.accelerator_reason}});
+                     {"acceleratorReason", facts_.accelerator_reason},
+                     {"wayOut", facts_.way_out ? facts_.way_out() : ""}});
 }
 
 Service::Reply Service::containers(const HttpRequest& request) {

@@ -22,7 +22,7 @@
 
 namespace api {
 
-/// Facts about this daemon that do not change.
+/// Facts about this daemon. All but the last do not change.
 struct SystemFacts {
   std::string app_root;
   std::string install_root;
@@ -31,6 +31,8 @@ struct SystemFacts {
   std::string accelerator;
   std::string accelerator_reason;
   uint64_t epoch = 0;
+  /// How networks reach the world now, and why not in the best way; any thread.
+  std::function<std::string()> way_out;
 };
 
 class Service {

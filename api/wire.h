@@ -5,8 +5,8 @@
 /// Errors: status 4xx/5xx and {"code": "not-found", "message": "…"} with base::ErrorCode names.
 ///
 ///   GET    /v1/ping                          {"version", "pid", "epoch"}
-///   GET    /v1/system                        status, folders, versions, accelerator and why
-///   POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan,
+///   GET    /v1/system                        status, folders, versions, accelerator and why, way
+///   out POST   /v1/system/stop                   {"grace_ms"?}: stops containers by a plan,
 ///                                            answers with lines like /v1/apply, then exits
 ///   GET    /v1/containers?all=1              array of ContainerRecord (planner/snapshot.h), whole
 ///   GET    /v1/containers/ID                 one of them; 404

@@ -22,6 +22,7 @@
 #include "network/message.h"
 #include "network/names.h"
 #include "network/state.h"
+#include "network/uplink.h"
 
 namespace network {
 namespace {
@@ -148,13 +149,17 @@ base::Result<> NetworkDriver::State::spawn_process(const std::string& name) cons
   const char* path = std::getenv("PATH");
   const std::string log_root = options.log_root.empty() ? options.run_root : options.log_root;
   TRY(base::make_directories(log_root));
-  const base::ProcessIdentity process = TRY(base::spawn(
-      {.arguments = {options.programs + "/container-network", "--run", folders.run, "--state",
-                     folders.state, "--log",
-                     fmt::format("{}/network-{}.log", log_root,
-                                 name.substr(0, log_name_bytes_max))},
-       .environment = {fmt::format("PATH={}", path ? path : "/usr/sbin:/usr/bin:/sbin:/bin")},
-       .descriptors = {{ready.writer.get(), ready_descriptor}}}));
+  base::SpawnOptions spawned{
+      .arguments = {options.programs + "/container-network", "--run", folders.run, "--state",
+                    folders.state, "--log",
+                    fmt::format("{}/network-{}.log", log_root, name.substr(0, log_name_bytes_max))},
+      .environment = {fmt::format("PATH={}", path ? path : "/usr/sbin:/usr/bin:/sbin:/bin")},
+      .descriptors = {{ready.writer.get(), ready_descriptor}}};
+  if (!options.way_out.empty())
+    spawned.arguments.insert(spawned.arguments.end(), {"--way-out", options.way_out});
+  if (!options.system.empty())
+    spawned.environment.push_back("CONTAINER_APP_ROOT=" + options.system);
+  const base::ProcessIdentity process = TRY(base::spawn(spawned));
   ready.writer.reset();
   const auto deadline = base::Deadline::in_ms(start_timeout_ms);
   auto line = receive_line(ready.reader.get(), deadline);
@@ -193,6 +198,7 @@ NetworkDriver::~NetworkDriver() = default;
 base::Result<std::unique_ptr<NetworkDriver>> NetworkDriver::create(NetworkDriverOptions options) {
   TRY(base::make_directories(options.run_root + "/networks"));
   TRY(base::make_directories(options.state_root + "/networks"));
+  TRY_DURING(parse_way_out(options.way_out), "CONTAINER_WAY_OUT");
   const std::string program = options.programs + "/container-network";
   if (!base::path_exists(program))
     return fail(ErrorCode::NotFound, "'{}' is missing; install the programs again", program);
@@ -255,6 +261,20 @@ base::Result<std::vector<reconciler::NetworkObservation>> NetworkDriver::list() 
     observations.push_back(observed(network, alive));
   }
   return observations;
+}
+
+WayOutReport NetworkDriver::way_out() const {
+  std::optional<UplinkState> in_use;
+  for (const NetworkState& network : state_->load_all().value_or(std::vector<NetworkState>{})) {
+    if (!network.uplink || !base::open_process(network.uplink->process)) continue;
+    if (!in_use || network.uplink->kind == WayOut::Libslirp) in_use = network.uplink;
+  }
+  if (in_use) return {std::string(name_of(in_use->kind)), in_use->reason};
+  if (!state_->options.way_out.empty())
+    return {state_->options.way_out, "CONTAINER_WAY_OUT asks for it"};
+  if (const auto pasta = find_pasta(); !pasta)
+    return {std::string(name_of(WayOut::Libslirp)), pasta.error().to_string()};
+  return {std::string(name_of(WayOut::Pasta)), ""};
 }
 
 base::Result<reconciler::NetworkLease> NetworkDriver::lease(

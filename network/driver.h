@@ -18,7 +18,15 @@ struct NetworkDriverOptions {
   std::string state_root;  ///< Subnets and leases; durable.
   std::string programs;    ///< Folder of `container-network`.
   std::string log_root;    ///< Empty: `run_root`.
+  std::string system;      ///< App root: in the environment of its processes, for who lists them.
+  std::string way_out;     ///< `pasta` or `libslirp`: this or none. Empty: the best that runs.
   std::string domain;      ///< `test`: containers answer to `name.test` too. Empty: none.
+};
+
+/// How networks reach the world, for people: `name` is `pasta` or `libslirp`.
+struct WayOutReport {
+  std::string name;
+  std::string reason;
 };
 
 class NetworkDriver : public reconciler::NetworkPort {
@@ -37,6 +45,10 @@ class NetworkDriver : public reconciler::NetworkPort {
                           bool on) override;
   base::Result<uint16_t> publish(const reconciler::PublishRequest& request) override;
   base::Result<> unpublish(const std::string& network, const std::string& container) override;
+
+  /// The slowest way out in use, or the one that the next network is going to try first. Reads
+  /// files only, asks no process.
+  WayOutReport way_out() const;
 
  private:
   struct State;

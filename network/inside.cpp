@@ -140,6 +140,15 @@ base::Result<std::vector<base::UniqueFd>> open_sockets(int type, size_t count) {
   return sockets;
 }
 
+base::Result<base::UniqueFd> make_uplink_tap() {
+  base::UniqueFd tap = TRY(open_tun());
+  ifreq request{};
+  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  std::strncpy(request.ifr_name, uplink_name, IFNAMSIZ - 1);
+  if (::ioctl(tap.get(), TUNSETIFF, &request) != 0) return fail_errno(errno, "make a TAP");
+  return tap;
+}
+
 base::Result<> route_through_uplink(int watched, const base::Deadline& deadline) {
   TRY(await_link(uplink_name, watched, deadline));
   Netlink netlink = TRY(Netlink::create());

@@ -38,6 +38,10 @@ base::Result<std::vector<base::UniqueFd>> open_dns_sockets(dns::Ipv4 gateway);
 /// Non-blocking sockets of the namespace, not connected yet. `type` is SOCK_STREAM or SOCK_DGRAM.
 base::Result<std::vector<base::UniqueFd>> open_sockets(int type, size_t count);
 
+/// A TAP of plain frames with the way out's name, for libslirp. It lives as long as the descriptor.
+/// Busy while another way out still has the name.
+base::Result<base::UniqueFd> make_uplink_tap();
+
 /// Waits for the way out's interface, then routes through it; never to link-local addresses
 /// (cloud metadata). `watched` is a pidfd of the process that makes it.
 base::Result<> route_through_uplink(int watched, const base::Deadline& deadline);

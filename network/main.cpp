@@ -1,6 +1,7 @@
 /// container-network: serves one container network, whoever else comes and goes.
 ///
-///   container-network --run FOLDER --state FOLDER [--log FILE] [--debug]
+///   container-network --run FOLDER --state FOLDER [--log FILE] [--way-out pasta|libslirp]
+///   [--debug]
 ///
 /// Started by the daemon, which it outlives. Says on descriptor 3, if that is open, how its start
 /// went: one line, as message.h has it. SIGTERM ends this process but not the network; its
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <string>
 
 #include <fmt/format.h>
@@ -28,29 +30,35 @@ using base::ErrorCode;
 constexpr int ready_descriptor = 3;
 
 struct Arguments {
-  network::Folders folders;
-  std::string log_file;
+  network::ServiceOptions service;
   bool debug = false;
 };
 
 base::Result<Arguments> parse_arguments(int count, char** texts) {
   Arguments arguments;
+  std::string way_out;
   for (int i = 1; i < count; ++i) {
     const std::string option = texts[i];
     if (option == "--debug") {
       arguments.debug = true;
       continue;
     }
-    std::string* value = option == "--run"     ? &arguments.folders.run
-                         : option == "--state" ? &arguments.folders.state
-                         : option == "--log"   ? &arguments.log_file
-                                               : nullptr;
+    std::string* value = option == "--run"       ? &arguments.service.folders.run
+                         : option == "--state"   ? &arguments.service.folders.state
+                         : option == "--log"     ? &arguments.service.log_file
+                         : option == "--way-out" ? &way_out
+                                                 : nullptr;
     if (!value || i + 1 == count)
       return base::fail(ErrorCode::InvalidArgument, "unknown or incomplete option '{}'", option);
     *value = texts[++i];
   }
-  if (arguments.folders.run.empty() || arguments.folders.state.empty())
+  if (arguments.service.folders.run.empty() || arguments.service.folders.state.empty())
     return base::fail(ErrorCode::InvalidArgument, "--run and --state are needed");
+  arguments.service.way_out = TRY(network::parse_way_out(way_out));
+  std::error_code error;
+  arguments.service.programs =
+      std::filesystem::read_symlink("/proc/self/exe", error).parent_path().string();
+  if (error) return base::fail_errno(error.value(), "find the programs");
   return arguments;
 }
 
@@ -69,7 +77,7 @@ void report_start(const std::string& line) {
 }
 
 base::Result<> serve(const Arguments& arguments, uv_loop_t* loop) {
-  auto service = TRY(network::Service::create(loop, arguments.folders, arguments.log_file));
+  auto service = TRY(network::Service::create(loop, arguments.service));
   auto stop = TRY(base::make_handle<uv_signal_t>(
       [&](uv_signal_t* handle) { return uv_signal_init(loop, handle); }));
   uv_signal_start(
@@ -94,7 +102,7 @@ int main(int count, char** texts) {
     fmt::print(stderr, "container-network: {}\n", arguments.error().to_string());
     return 2;
   }
-  base::start_log("container-network", arguments->log_file, arguments->debug);
+  base::start_log("container-network", arguments->service.log_file, arguments->debug);
   uv_loop_t loop;
   if (uv_loop_init(&loop) != 0) return 1;
   const auto served = serve(*arguments, &loop);

@@ -18,6 +18,8 @@ inline constexpr dns::Ipv4 uplink_address{0xC6120002};  // 198.18.0.2
 inline constexpr dns::Ipv4 uplink_gateway{0xC6120001};  // 198.18.0.1
 inline constexpr uint8_t uplink_prefix = 24;
 inline constexpr uint32_t uplink_mtu = 65520;
+/// The user libslirp runs as where root may choose; nobody else is this user.
+inline constexpr uint32_t uplink_uid = 1'879'113'728;
 
 /// Sixteen hex digits: a folder name for any network name, however long.
 std::string folder_name(std::string_view network);

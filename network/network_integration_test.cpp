@@ -91,10 +91,11 @@ void enter_own_host() {
 /// A driver on folders of its own; the networks made through it end with it.
 struct System {
   std::string root;
+  std::string way_out;
   std::unique_ptr<NetworkDriver> driver;
   std::vector<std::pair<std::string, std::string>> leases;
 
-  System() {
+  explicit System(std::string forced_way_out = "") : way_out(std::move(forced_way_out)) {
     enter_own_host();
     std::string pattern = "/tmp/network-test-XXXXXX";
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
@@ -114,6 +115,7 @@ struct System {
                                          .state_root = root + "/state",
                                          .programs = CONTAINER_BINARY_DIR "/bin",
                                          .log_root = root + "/log",
+                                         .way_out = way_out,
                                          .domain = "test"}));
   }
   NetworkLease lease(const std::string& network, const std::string& container) {
@@ -134,6 +136,20 @@ struct System {
                                               base::Deadline::in_ms(5'000)));
     return std::atoll(found.output.c_str());
   }
+};
+
+/// PATH as a host would have it where pasta is not, or is a script of ours.
+class OtherPath {
+ public:
+  explicit OtherPath(const std::string& folder) : before_(::getenv("PATH")) {
+    ::setenv("PATH", folder.c_str(), 1);
+  }
+  ~OtherPath() { ::setenv("PATH", before_.c_str(), 1); }
+  OtherPath(const OtherPath&) = delete;
+  OtherPath& operator=(const OtherPath&) = delete;
+
+ private:
+  std::string before_;
 };
 
 void put_16(std::string& bytes, unsigned value) {
@@ -306,6 +322,18 @@ std::string read_to_end(int socket) {
   return all;
 }
 
+/// As many bytes, or fewer if they stop coming.
+std::string read_exactly(int socket, size_t count) {
+  std::string all;
+  char buffer[65536];
+  while (all.size() < count && readable(socket)) {
+    const ssize_t got = ::recv(socket, buffer, std::min(sizeof buffer, count - all.size()), 0);
+    if (got <= 0) break;
+    all.append(buffer, static_cast<size_t>(got));
+  }
+  return all;
+}
+
 /// Gives the namespace itself the container's address, so that ordinary sockets can play it.
 void own_address(const System& system, const std::string& network, const NetworkLease& lease) {
   const auto address = must(dns::parse_ipv4(lease.address.substr(0, lease.address.find('/'))));
@@ -333,6 +361,50 @@ base::UniqueFd listen_inside(const System& system, const std::string& network, i
       },
       base::Deadline::in_ms(5'000)));
   return std::move(result.descriptors.front());
+}
+
+/// A socket of the namespace itself on its way to `address`, past the guests' packet filter.
+base::UniqueFd connect_out(const System& system, const std::string& network, int type,
+                           const char* address, uint16_t port) {
+  auto result = must(network::run_inside(
+      system.keeper(network), "connect",
+      [&]() -> base::Result<network::InsideResult> {
+        network::InsideResult made;
+        base::UniqueFd socket(::socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        sockaddr_in name{};
+        name.sin_family = AF_INET;
+        name.sin_port = htons(port);
+        ::inet_pton(AF_INET, address, &name.sin_addr);
+        if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 &&
+            errno != EINPROGRESS)
+          return base::fail_errno(errno, "connect");
+        made.descriptors.push_back(std::move(socket));
+        return made;
+      },
+      base::Deadline::in_ms(5'000)));
+  must(base::set_nonblocking(result.descriptors.front().get(), false));
+  return std::move(result.descriptors.front());
+}
+
+/// The guest's packet arrives outside, and the answer at the guest.
+void check_that_it_reaches_out(Guest& guest, uint16_t port) {
+  const auto outside = bound_socket(SOCK_DGRAM, host_address, port);
+  guest.send_udp(guest.lease().address, host_address, port, "hello");
+  REQUIRE(readable(outside.get()));
+  char buffer[64];
+  sockaddr_in from{};
+  socklen_t length = sizeof from;
+  const ssize_t count = ::recvfrom(outside.get(), buffer, sizeof buffer, 0,
+                                   reinterpret_cast<sockaddr*>(&from), &length);
+  CHECK(std::string(buffer, static_cast<size_t>(std::max<ssize_t>(count, 0))) == "hello");
+  ::sendto(outside.get(), "back", 4, 0, reinterpret_cast<const sockaddr*>(&from), length);
+  CHECK(guest.receive_udp(port) == "back");
+}
+
+network::UplinkState uplink_of(const System& system, const std::string& network) {
+  const auto state = must(network::load_state(system.state_file(network)));
+  REQUIRE(state.uplink);
+  return *state.uplink;
 }
 
 base::UniqueFd connect_host(int type, uint16_t port) {
@@ -539,27 +611,161 @@ TEST_CASE("published ports come back after kill -9") {
 }
 
 TEST_CASE("guests reach the host's network, never its loopback or the cloud's metadata") {
-  System system;
+  std::string way_out;
+  SUBCASE("through pasta") { way_out = "pasta"; }
+  SUBCASE("through libslirp") { way_out = "libslirp"; }
+  System system{way_out};
   must(system.driver->create({.name = "net"}));
+  CHECK(network::name_of(uplink_of(system, "net").kind) == way_out);
+  CHECK(system.driver->way_out().name == way_out);
   Guest guest(system.lease("net", "guest"));
   uint16_t port = 7000;
-  const auto outside = bound_socket(SOCK_DGRAM, host_address, port);
   const auto loopback = bound_socket(SOCK_DGRAM, "127.0.0.1", port);
   const auto metadata = bound_socket(SOCK_DGRAM, "169.254.169.254", port);
   for (const char* forbidden : {"198.18.0.1", "198.18.0.2", "127.0.0.1", "169.254.169.254"})
     guest.send_udp(guest.lease().address, forbidden, port, "forbidden");
-  guest.send_udp(guest.lease().address, host_address, port, "hello");
-  REQUIRE(readable(outside.get()));
-  char buffer[64];
-  sockaddr_in from{};
-  socklen_t length = sizeof from;
-  const ssize_t count = ::recvfrom(outside.get(), buffer, sizeof buffer, 0,
-                                   reinterpret_cast<sockaddr*>(&from), &length);
-  CHECK(std::string(buffer, static_cast<size_t>(std::max<ssize_t>(count, 0))) == "hello");
-  ::sendto(outside.get(), "back", 4, 0, reinterpret_cast<const sockaddr*>(&from), length);
-  CHECK(guest.receive_udp(port) == "back");
-  CHECK(::recv(loopback.get(), buffer, sizeof buffer, MSG_DONTWAIT) < 0);
-  CHECK(::recv(metadata.get(), buffer, sizeof buffer, MSG_DONTWAIT) < 0);
+  // Past the packet filter of the namespace, the way out itself is the wall.
+  const auto inside = connect_out(system, "net", SOCK_DGRAM, "198.18.0.1", port);
+  ::send(inside.get(), "forbidden", 9, 0);
+  check_that_it_reaches_out(guest, port);
+  char byte = 0;
+  CHECK(::recv(loopback.get(), &byte, 1, MSG_DONTWAIT) < 0);
+  CHECK(::recv(metadata.get(), &byte, 1, MSG_DONTWAIT) < 0);
+}
+
+TEST_CASE("the way out carries TCP both ways and whole") {
+  std::string way_out;
+  SUBCASE("through pasta") { way_out = "pasta"; }
+  SUBCASE("through libslirp") { way_out = "libslirp"; }
+  System system{way_out};
+  must(system.driver->create({.name = "net"}));
+  uint16_t port = 0;
+  const auto listener = bound_socket(SOCK_STREAM, host_address, port);
+  REQUIRE(::listen(listener.get(), 1) == 0);
+  const auto client = connect_out(system, "net", SOCK_STREAM, host_address, port);
+  REQUIRE(readable(listener.get()));
+  base::UniqueFd server(::accept(listener.get(), nullptr, nullptr));
+  const std::string bytes = base::random_hex(2 << 20);
+  std::thread asking([&] { static_cast<void>(base::write_all(client.get(), bytes)); });
+  const bool asked = read_exactly(server.get(), bytes.size()) == bytes;
+  CHECK(asked);
+  asking.join();
+  std::thread answering([&] {
+    static_cast<void>(base::write_all(server.get(), bytes));
+    server.reset();
+  });
+  const bool answered = read_to_end(client.get()) == bytes;
+  CHECK(answered);
+  answering.join();
+}
+
+TEST_CASE("libslirp answers no names, hands out no addresses, and runs without any power") {
+  System system{"libslirp"};
+  must(system.driver->create({.name = "net"}));
+  const auto process = uplink_of(system, "net").process;
+  const std::string status =
+      must(base::read_file(fmt::format("/proc/{}/status", process.pid), 65536));
+  CHECK(status.find("CapEff:\t0000000000000000") != std::string::npos);
+  CHECK(status.find("NoNewPrivs:\t1") != std::string::npos);
+  CHECK(status.find("Seccomp:\t2") != std::string::npos);
+  if (::geteuid() == 0) {
+    CHECK(status.find("CapBnd:\t0000000000000000") != std::string::npos);
+    CHECK(status.find(fmt::format("Uid:\t{0}\t{0}\t{0}\t{0}", network::uplink_uid)) !=
+          std::string::npos);
+  }
+  // Its usual services: the resolver at .254 (or .3), the DHCP server and TFTP at the gateway.
+  for (const auto& [address, port] : {std::pair<const char*, uint16_t>{"198.18.0.254", 53},
+                                      {"198.18.0.3", 53},
+                                      {"198.18.0.1", 67},
+                                      {"198.18.0.1", 69}}) {
+    const auto socket = connect_out(system, "net", SOCK_DGRAM, address, port);
+    dns::Query query;
+    query.question = dns::name_from_text("localhost")->wire + std::string("\0\1\0\1", 4);
+    const std::string packet = dns::build_query(query, 7);
+    ::send(socket.get(), packet.data(), packet.size(), 0);
+    pollfd waited{.fd = socket.get(), .events = POLLIN, .revents = 0};
+    ::poll(&waited, 1, 200);
+    char byte = 0;
+    CHECK(::recv(socket.get(), &byte, 1, MSG_DONTWAIT) < 0);
+  }
+}
+
+TEST_CASE(
+    "where pasta is missing or does not run, libslirp is the way out and the reason is told") {
+  const std::string folder = "/tmp/network-test-path-" + base::random_hex(6);
+  std::string reason;
+  must(base::make_directories(folder));
+  ::chmod(folder.c_str(), 0755);
+  SUBCASE("missing") { reason = "pasta is not installed"; }
+  SUBCASE("broken") {
+    must(base::write_file_atomically(folder + "/pasta", "#!/bin/sh\necho no luck today; exit 1\n"));
+    ::chmod((folder + "/pasta").c_str(), 0755);
+    reason = "no luck today";
+  }
+  {
+    const OtherPath path(folder);
+    System system;
+    must(system.driver->create({.name = "net"}));
+    const auto uplink = uplink_of(system, "net");
+    CHECK(uplink.kind == network::WayOut::Libslirp);
+    CHECK(uplink.reason.find(reason) != std::string::npos);
+    CHECK(system.driver->way_out().name == "libslirp");
+    CHECK(system.driver->way_out().reason.find(reason) != std::string::npos);
+    Guest guest(system.lease("net", "guest"));
+    check_that_it_reaches_out(guest, 7002);
+  }
+  must(base::remove_tree(folder));
+}
+
+TEST_CASE("a way out that was asked for is the only one that is tried") {
+  const OtherPath path("/nonexistent");
+  System system{"pasta"};
+  must(system.driver->create({.name = "net"}));
+  CHECK(!must(network::load_state(system.state_file("net"))).uplink);
+  Guest guest(system.lease("net", "guest"));
+  CHECK(guest.resolve("192.168.64.1").size() == 6);
+  const auto refused = NetworkDriver::create({.run_root = system.root + "/run",
+                                              .state_root = system.root + "/state",
+                                              .programs = CONTAINER_BINARY_DIR "/bin",
+                                              .way_out = "pigeon"});
+  REQUIRE(!refused);
+  CHECK(refused.error().to_string().find("pasta or libslirp") != std::string::npos);
+}
+
+TEST_CASE(
+    "the way out outlives its network's process, and is made again when it is killed itself") {
+  std::string way_out;
+  SUBCASE("pasta") { way_out = "pasta"; }
+  SUBCASE("libslirp") { way_out = "libslirp"; }
+  System system{way_out};
+  must(system.driver->create({.name = "net"}));
+  Guest guest(system.lease("net", "guest"));
+  const auto before = uplink_of(system, "net").process;
+  const int64_t server = system.server_pid("net");
+  const auto pidfd = must(base::open_process(must(base::identify_process(server))));
+  must(base::signal_process(pidfd.get(), SIGKILL));
+  must(base::await_process(pidfd.get(), server, base::Deadline::in_ms(5'000)));
+  check_that_it_reaches_out(guest, 7003);
+  must(system.driver->create({.name = "net"}));
+  CHECK(uplink_of(system, "net").process.pid == before.pid);
+
+  must(base::signal_process(must(base::open_process(before)).get(), SIGKILL));
+  const auto deadline = base::Deadline::in_ms(15'000);
+  const auto made_again = [&] {
+    const auto state = must(network::load_state(system.state_file("net")));
+    return state.uplink && state.uplink->process.pid != before.pid;
+  };
+  while (!made_again() && !deadline.passed()) ::poll(nullptr, 0, 50);
+  REQUIRE(made_again());
+  // Noted before it is of use: packets may be lost for a moment.
+  uint16_t port = 7004;
+  const auto outside = bound_socket(SOCK_DGRAM, host_address, port);
+  pollfd waited{.fd = outside.get(), .events = POLLIN, .revents = 0};
+  while (!deadline.passed() && waited.revents == 0) {
+    guest.send_udp(guest.lease().address, host_address, port, "again");
+    ::poll(&waited, 1, 100);
+  }
+  CHECK(waited.revents != 0);
 }
 
 TEST_CASE("an internal network has no way out, by address or by name") {
@@ -595,7 +801,7 @@ TEST_CASE("a network in use stays; an unused one leaves nothing behind") {
   if (keeper)
     must(base::await_process(keeper->get(), state.keeper->pid, base::Deadline::in_ms(5'000)));
   REQUIRE(state.uplink);
-  CHECK(!base::open_process(*state.uplink));
+  CHECK(!base::open_process(state.uplink->process));
 }
 
 TEST_CASE("networks get subnets of their own, and the same one again when asked again") {

@@ -67,6 +67,8 @@ std::optional<std::string> optional_text(const json& call, const char* key) {
 struct Service::State {
   uv_loop_t* loop = nullptr;
   Folders folders;
+  std::string programs;
+  std::optional<WayOut> forced;
   base::UniqueFd lock;
   NetworkState network;
   Keeper keeper;
@@ -158,7 +160,7 @@ base::Result<> Service::State::restore_state() {
     }
     spdlog::warn("the namespace of network '{}' is gone; making a new one", network.name);
   }
-  if (same_boot && network.uplink) stop_uplink(*network.uplink);
+  if (same_boot && network.uplink) stop_uplink(network.uplink->process);
   forget_running(network);
   keeper = TRY(make_keeper());
   network.keeper = keeper.process;
@@ -203,8 +205,10 @@ base::Result<> Service::State::start_uplink(const std::string& log_file) {
   if (network.internal) return {};
   uplink = std::make_unique<Uplink>(
       loop, keeper,
-      UplinkOptions{.log_file = log_file.empty() ? folders.run + "/out.log" : log_file + ".out"},
-      [this](std::optional<base::ProcessIdentity> process) {
+      UplinkOptions{.programs = programs,
+                    .forced = forced,
+                    .log_file = log_file.empty() ? folders.run + "/out.log" : log_file + ".out"},
+      [this](std::optional<UplinkState> process) {
         network.uplink = std::move(process);
         if (const auto saved = save(); !saved)
           spdlog::warn("cannot remember the way out, ignoring: {}", saved.error().to_string());
@@ -304,7 +308,7 @@ base::Result<Answer> Service::State::describe() const {
                           {"internal", network.internal},
                           {"pid", ::getpid()},
                           {"keeper", keeper.process.pid},
-                          {"uplink", network.uplink ? network.uplink->pid : 0},
+                          {"uplink", network.uplink ? network.uplink->process.pid : 0},
                           {"names", zone.size()},
                           {"connections", publisher->connections()}}};
 }
@@ -462,24 +466,26 @@ Service::Service(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Service::~Service() {
   if (!state_->ended) return;
-  if (state_->network.uplink) stop_uplink(*state_->network.uplink);
+  if (state_->network.uplink) stop_uplink(state_->network.uplink->process);
   static_cast<void>(base::signal_process(state_->keeper.pidfd.get(), SIGKILL));
   ::unlink(state_->folders.control().c_str());
 }
 
 bool Service::ended() const { return state_->ended; }
 
-base::Result<std::unique_ptr<Service>> Service::create(uv_loop_t* loop, const Folders& folders,
-                                                       const std::string& log_file) {
+base::Result<std::unique_ptr<Service>> Service::create(uv_loop_t* loop,
+                                                       const ServiceOptions& options) {
   auto state = std::make_unique<State>();
   state->loop = loop;
-  state->folders = folders;
+  state->folders = options.folders;
+  state->programs = options.programs;
+  state->forced = options.way_out;
   TRY(state->take_lock());
   TRY_DURING(state->restore_state(), "take network over");
   TRY(state->prepare_namespace());
   TRY(state->serve_dns());
   state->restore_ports();
-  TRY(state->start_uplink(log_file));
+  TRY(state->start_uplink(options.log_file));
   TRY(state->watch_keeper());
   TRY(state->save());
   TRY(state->listen());

@@ -22,15 +22,23 @@
 
 #include "base/result.h"
 #include "network/names.h"
+#include "network/state.h"
 
 namespace network {
 
+struct ServiceOptions {
+  Folders folders;
+  std::string programs;           ///< Folder of the programs a way out needs.
+  std::optional<WayOut> way_out;  ///< The only one to take; absent: the best that runs.
+  std::string log_file;           ///< Empty: that of the way out goes to the folder `run`.
+};
+
 class Service {
  public:
-  /// Takes the network of `folders` over: finds or makes its namespace, restores what the state
-  /// file says, and listens. Busy if another process serves it.
-  static base::Result<std::unique_ptr<Service>> create(uv_loop_t* loop, const Folders& folders,
-                                                       const std::string& log_file);
+  /// Takes the network of `options.folders` over: finds or makes its namespace, restores what the
+  /// state file says, and listens. Busy if another process serves it.
+  static base::Result<std::unique_ptr<Service>> create(uv_loop_t* loop,
+                                                       const ServiceOptions& options);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;

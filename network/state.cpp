@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/text.h"
 
 namespace network {
 namespace {
@@ -34,6 +35,23 @@ std::optional<base::ProcessIdentity> identity_from(const json& value, const std:
       .pid = base::json_int_or(value, "pid", 0),
       .start_ticks = static_cast<uint64_t>(base::json_int_or(value, "start_ticks", 0)),
       .boot_id = boot_id};
+}
+
+json uplink_json(const std::optional<UplinkState>& uplink) {
+  if (!uplink) return nullptr;
+  json value = identity_json(uplink->process);
+  value["kind"] = name_of(uplink->kind);
+  value["reason"] = uplink->reason;
+  return value;
+}
+
+std::optional<UplinkState> uplink_from(const json& value, const std::string& boot_id) {
+  auto process = identity_from(value, boot_id);
+  if (!process) return std::nullopt;
+  const auto kind = parse_way_out(base::json_string_or(value, "kind", ""));
+  return UplinkState{.process = std::move(*process),
+                     .kind = kind && *kind ? **kind : WayOut::Pasta,
+                     .reason = base::json_string_or(value, "reason", "")};
 }
 
 json lease_json(const Lease& lease) {
@@ -68,7 +86,7 @@ base::Result<NetworkState> state_from(const json& value) {
   state.domain = base::json_string_or(value, "domain", "");
   state.boot_id = base::json_string_or(value, "boot_id", "");
   state.keeper = identity_from(value.value("keeper", json()), state.boot_id);
-  state.uplink = identity_from(value.value("uplink", json()), state.boot_id);
+  state.uplink = uplink_from(value.value("uplink", json()), state.boot_id);
   for (const json& lease : value.value("leases", json::array())) {
     if (!lease.is_object()) return fail(ErrorCode::InvalidState, "a lease is not an object");
     state.leases.push_back(TRY(lease_from(lease)));
@@ -159,7 +177,7 @@ base::Result<> save_state(const std::string& path, const NetworkState& state) {
                       {"domain", state.domain},
                       {"boot_id", state.boot_id},
                       {"keeper", identity_json(state.keeper)},
-                      {"uplink", identity_json(state.uplink)},
+                      {"uplink", uplink_json(state.uplink)},
                       {"leases", std::move(leases)}};
   return base::write_file_atomically(path, base::dump_json_pretty(value) + "\n");
 }
@@ -171,6 +189,16 @@ void forget_running(NetworkState& state) {
     lease.announced = false;
     lease.ports.clear();
   }
+}
+
+std::string_view name_of(WayOut kind) { return kind == WayOut::Pasta ? "pasta" : "libslirp"; }
+
+base::Result<std::optional<WayOut>> parse_way_out(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  for (const WayOut kind : {WayOut::Pasta, WayOut::Libslirp})
+    if (text == name_of(kind)) return kind;
+  return fail(ErrorCode::InvalidArgument, "'{}' is no way out of a network; use pasta or libslirp",
+              base::escape_controls(text));
 }
 
 base::Result<dns::Ipv4Net> choose_subnet(const std::vector<dns::Ipv4Net>& taken) {

@@ -37,6 +37,16 @@ struct Lease {
   std::vector<PublishedPort> ports;
 };
 
+/// What carries a network's traffic outward.
+enum class WayOut { Pasta, Libslirp };
+
+/// The running process that does, and why it is not the preferred one (empty for that).
+struct UplinkState {
+  base::ProcessIdentity process;
+  WayOut kind = WayOut::Pasta;
+  std::string reason;
+};
+
 struct NetworkState {
   std::string name;
   dns::Ipv4Net subnet;
@@ -44,7 +54,7 @@ struct NetworkState {
   std::string domain;
   std::string boot_id;
   std::optional<base::ProcessIdentity> keeper;
-  std::optional<base::ProcessIdentity> uplink;
+  std::optional<UplinkState> uplink;
   std::vector<Lease> leases;
 
   dns::Ipv4 gateway() const { return {subnet.first.value + 1}; }
@@ -70,6 +80,11 @@ base::Result<Lease*> reserve(NetworkState& state, const reconciler::LeaseRequest
 nlohmann::json port_to_json(const PublishedPort& published);
 /// What is missing or odd gets its default.
 PublishedPort port_from_json(const nlohmann::json& value);
+
+/// `pasta`, `libslirp`: the words of files, messages and CONTAINER_WAY_OUT.
+std::string_view name_of(WayOut kind);
+/// Absent for an empty text; InvalidArgument, naming the words, for any other.
+base::Result<std::optional<WayOut>> parse_way_out(std::string_view text);
 
 /// Lower case, six groups, unicast. `02:…` for those we make ourselves.
 base::Result<std::string> check_mac(const std::string& text);

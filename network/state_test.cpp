@@ -41,6 +41,10 @@ network::NetworkState full_state() {
   state.domain = "test";
   state.boot_id = "boot-1";
   state.keeper = base::ProcessIdentity{.pid = 41, .start_ticks = 4100, .boot_id = "boot-1"};
+  state.uplink =
+      network::UplinkState{.process = {.pid = 42, .start_ticks = 4200, .boot_id = "boot-1"},
+                           .kind = network::WayOut::Libslirp,
+                           .reason = "pasta is not installed"};
   network::Lease* lease = network::reserve(state, request_of("web")).value();
   lease->names = {"web", "service"};
   lease->announced = true;
@@ -177,7 +181,11 @@ TEST_CASE("everything a restart needs is in the file") {
   REQUIRE(loaded->keeper);
   CHECK(loaded->keeper->pid == 41);
   CHECK(loaded->keeper->start_ticks == 4100);
-  CHECK(!loaded->uplink);
+  REQUIRE(loaded->uplink);
+  CHECK(loaded->uplink->process.pid == 42);
+  CHECK(loaded->uplink->process.start_ticks == 4200);
+  CHECK(loaded->uplink->kind == network::WayOut::Libslirp);
+  CHECK(loaded->uplink->reason == "pasta is not installed");
   REQUIRE(loaded->leases.size() == 1);
   const network::Lease& lease = loaded->leases.front();
   CHECK(lease.names == std::vector<std::string>{"web", "service"});
@@ -192,10 +200,20 @@ TEST_CASE("a reboot ends processes, ports and announcements, never leases") {
   network::NetworkState state = full_state();
   network::forget_running(state);
   CHECK(!state.keeper);
+  CHECK(!state.uplink);
   REQUIRE(state.leases.size() == 1);
   CHECK(!state.leases.front().announced);
   CHECK(state.leases.front().ports.empty());
   CHECK(state.leases.front().address == dns::Ipv4{0xC0A84002});
+}
+
+TEST_CASE("a way out is named by one of two words, or left to us") {
+  CHECK(!network::parse_way_out("").value());
+  CHECK(network::parse_way_out("pasta").value() == network::WayOut::Pasta);
+  CHECK(network::parse_way_out("libslirp").value() == network::WayOut::Libslirp);
+  const auto wrong = network::parse_way_out("Pasta");
+  REQUIRE(!wrong);
+  CHECK(wrong.error().code() == ErrorCode::InvalidArgument);
 }
 
 TEST_CASE("a missing state file is NotFound; a broken one is named and left alone") {

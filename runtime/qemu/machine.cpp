@@ -1,13 +1,13 @@
 #include "runtime/qemu/machine.h"
 
 #include <cerrno>
-#include <sstream>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/host.h"
 #include "runtime/disk/image_disk.h"
 
 namespace runtime::qemu {
@@ -144,16 +144,8 @@ Result<UniqueFd> open_console(int64_t pid) {
 }
 
 std::optional<uint32_t> first_machine_uid() {
-  if (::geteuid() != 0) return std::nullopt;
-  const auto map = base::read_file("/proc/self/uid_map", 1u << 16);
-  if (!map) return std::nullopt;
-  std::istringstream lines(*map);
-  uint64_t inside = 0;
-  uint64_t outside = 0;
-  uint64_t count = 0;
-  while (lines >> inside >> outside >> count)
-    if (inside <= uid_first && uid_first + machine_uids <= inside + count) return uid_first;
-  return std::nullopt;
+  if (::geteuid() != 0 || !base::ids_are_mapped(uid_first, machine_uids)) return std::nullopt;
+  return uid_first;
 }
 
 }  // namespace runtime::qemu

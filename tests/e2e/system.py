@@ -6,6 +6,7 @@ stdout, stderr, files, processes. The build folder is the first argument of each
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import socket
@@ -61,9 +62,12 @@ def image_archive():
 class System:
     """Folders and daemon of one system. `command` prefixes make it another user's."""
 
-    def __init__(self, folder=None, prefix=(), environment=None):
+    def __init__(self, folder=None, prefix=(), environment=None, data_home=False):
+        """`data_home`: the app root is found by XDG_DATA_HOME, not named."""
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="container-e2e-"))
-        self.app_root = self.folder / "app"
+        self.app_root = self.folder / "data/container" if data_home else self.folder / "app"
+        root = {"XDG_DATA_HOME": str(self.folder / "data")} if data_home else \
+            {"CONTAINER_APP_ROOT": str(self.app_root)}
         self.run_base = self.folder / "run"
         self.home = self.folder / "home"
         for part in (self.run_base, self.home):
@@ -71,8 +75,7 @@ class System:
         self.prefix = list(prefix)
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8",
-            "CONTAINER_APP_ROOT": str(self.app_root), "XDG_RUNTIME_DIR": str(self.run_base),
-            **(environment or {})}
+            "XDG_RUNTIME_DIR": str(self.run_base), **root, **(environment or {})}
         self.program = BUILD / "bin" / "container"
 
     def arguments(self, *words):
@@ -144,7 +147,9 @@ class System:
         """Every process started for this system: it has the app root in its environment, or this
         system's folder in its arguments."""
         found = []
-        marks = [f"CONTAINER_APP_ROOT={self.app_root}".encode(), str(self.folder).encode()]
+        own = [f"CONTAINER_APP_ROOT={self.app_root}", f"XDG_DATA_HOME={self.folder}/data"]
+        marks = [mark.encode() for mark in own]
+        folder = str(self.folder).encode()
         for entry in pathlib.Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
@@ -154,7 +159,8 @@ class System:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if state not in "ZX" and (marks[0] in environment or marks[1] in arguments):
+            if state not in "ZX" and (folder in arguments or
+                                      any(mark in environment.split(b"\0") for mark in marks)):
                 found.append(int(entry.name))
         return found
 
@@ -196,6 +202,47 @@ def alive(pid):
     except OSError:
         return False
     return state not in "ZX"
+
+
+class OrdinaryUser:
+    """Commands as `nobody`: no capabilities, no groups; /dev/net/tun as distributions ship it (0666),
+    in a mount namespace of their own, since this machine's node may be closed. Root only."""
+
+    def __init__(self):
+        self.user = pwd.getpwnam("nobody")
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-user-"))
+        self.folder.chmod(0o755)
+        device = self.folder / "tun"
+        os.mknod(device, 0o20666, os.makedev(10, 200))
+        os.chmod(device, 0o666)
+        self.home = self.folder / "home"
+        self.home.mkdir()
+        self.own(self.home)
+        script = f'mount --bind {device} /dev/net/tun && exec setpriv --reuid={self.user.pw_uid} ' \
+            f'--regid={self.user.pw_gid} --clear-groups --inh-caps=-all --bounding-set=-all ' \
+            f'--no-new-privs "$@"'
+        self.prefix = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script,
+                       "sh"]
+
+    def own(self, *paths):
+        for path in paths:
+            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+
+    def system(self, program, **options):
+        """Their system; `program` must lie where others can look."""
+        home = System(self.home, self.prefix, **options)
+        self.own(home.run_base, home.home)
+        home.program = program
+        return home
+
+    def archive(self):
+        copy = self.folder / "hello.tar"
+        if not copy.exists():
+            shutil.copy(image_archive(), copy)
+        return copy
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class SystemTest(unittest.TestCase):
