@@ -61,7 +61,11 @@ class ExecSession final : public reconciler::ProcessSession {
   ExecSession(std::shared_ptr<Vm> vm, std::string process)
       : vm_(std::move(vm)), process_(std::move(process)) {}
 
-  ~ExecSession() override { (void)vm_->call("DELETE", "/v1/processes/" + process_, ""); }
+  /// One that still runs goes on without us, its output unread (`exec -d`).
+  ~ExecSession() override {
+    vm_->forget_exit(process_);
+    (void)vm_->call("DELETE", "/v1/processes/" + process_, "");
+  }
 
   Result<int32_t> run(const OutputSink& sink) override {
     TRY(copy_process_output(*vm_, process_, sink,

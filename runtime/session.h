@@ -33,7 +33,8 @@ struct Container {
   std::shared_ptr<Vm> machine;  ///< Null while nothing runs.
 };
 
-/// Starts the process; it is forgotten by the agent when the session is destroyed.
+/// Starts the process. When the session is destroyed the agent forgets it, or lets it run on with
+/// its output thrown away.
 base::Result<std::unique_ptr<reconciler::ProcessSession>> start_exec(
     std::shared_ptr<Vm> vm, const reconciler::ExecRequest& request);
 

@@ -376,6 +376,17 @@ void Agent::on_ended(const std::string& id, int wait_status) {
         .exit_code = exit_code(wait_status),
         .signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0,
         .output_bytes = processes_.at(id)->output().end()});
+  if (processes_.at(id)->discards_output()) processes_.erase(id);
+}
+
+/// Only the daemon that started them knows their ids.
+void Agent::new_daemon() {
+  for (auto entry = processes_.begin(); entry != processes_.end();) {
+    const auto& [id, process] = *entry;
+    const bool over = id != guest::main_process_id && process->ended();
+    if (id != guest::main_process_id && !over) process->discard_output();
+    entry = over ? processes_.erase(entry) : std::next(entry);
+  }
 }
 
 void Agent::tell(guest::Event event) {
@@ -427,8 +438,12 @@ Result<> Agent::resize(const Request& request, const std::string& id, const Repl
 
 Result<> Agent::forget(const Request&, const std::string& id, const ReplyPtr& reply) {
   const auto process = TRY(find(id));
-  if (!process->ended()) return fail(ErrorCode::InvalidState, "process '{}' is running", id);
-  processes_.erase(id);
+  if (process->ended())
+    processes_.erase(id);
+  else if (id == guest::main_process_id)
+    return fail(ErrorCode::InvalidState, "process '{}' is running", id);
+  else
+    process->discard_output();
   reply->send(nlohmann::json::object());
   return {};
 }

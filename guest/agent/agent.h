@@ -34,6 +34,7 @@ class Agent : public RequestHandler {
 
   std::shared_ptr<BodySink> upload(const Request& request, const ReplyPtr& reply) override;
   void request(const Request& request, const ReplyPtr& reply) override;
+  void new_daemon() override;
 
  private:
   using Handler = base::Result<> (Agent::*)(const Request&, const std::string& id, const ReplyPtr&);

@@ -158,6 +158,7 @@ void Process::pump(Stream& stream) {
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (count > 0) {
     ring_.append(stream.number, std::string_view(bytes).substr(0, static_cast<size_t>(count)));
+    if (discarding_) (void)ring_.acknowledge(ring_.end());
     account();
     if (calls_.output) calls_.output();
     wake_readers();
@@ -189,6 +190,11 @@ Result<> Process::acknowledge(uint64_t offset) {
   account();
   resume_reading();
   return {};
+}
+
+void Process::discard_output() {
+  discarding_ = true;
+  (void)acknowledge(ring_.end());  // Its own end is always reached.
 }
 
 void Process::on_exit(int wait_status) {

@@ -51,6 +51,9 @@ class Process : public std::enable_shared_from_this<Process> {
   const OutputRing& output() const { return ring_; }
 
   base::Result<> acknowledge(uint64_t offset);
+  /// Nobody is going to read its output: what there is and what comes is thrown away.
+  void discard_output();
+  bool discards_output() const { return discarding_; }
   /// Goes on reading if it was stopped for want of room.
   void resume_reading();
   /// To the process alone, or to its whole process group.
@@ -102,6 +105,7 @@ class Process : public std::enable_shared_from_this<Process> {
   bool started_ = false;
   bool drained_ = false;
   bool ended_ = false;
+  bool discarding_ = false;
   std::optional<int> exit_status_;
 
   OutputRing ring_;

@@ -427,9 +427,11 @@ void ControlPort::greet(const guest::Greeting& greeting) {
   }
   // Sent again before our answer had arrived: answering twice would be noise in the session.
   if (session_ && greeting == current_) return;
+  const bool later = greeting.epoch > highest_epoch_ && highest_epoch_ != 0;
   highest_epoch_ = greeting.epoch;
   current_ = greeting;
   drop_session();
+  if (later) handler_.new_daemon();
   outgoing_ = guest::format_greeting(greeting);
   outgoing_sent_ = 0;
   session_ = std::make_shared<Session>(*this);

@@ -71,6 +71,9 @@ class RequestHandler {
   /// Asked when the headers are there: a sink for bodies of any length, null to have it collected.
   virtual std::shared_ptr<BodySink> upload(const Request& request, const ReplyPtr& reply) = 0;
   virtual void request(const Request& request, const ReplyPtr& reply) = 0;
+  /// A daemon later than the one before has greeted. Nobody knows any more what was open with that
+  /// one: its processes (exec) run on unread, as after a DELETE.
+  virtual void new_daemon() = 0;
 };
 
 class ControlPort {

@@ -27,7 +27,7 @@
 ///   POST /v1/processes/ID/acknowledge    {"offset": N}: everything before N is stored
 ///   POST /v1/processes/ID/signal         {"signal": 15}
 ///   POST /v1/processes/ID/resize         {"rows": 24, "columns": 80}
-///   DELETE /v1/processes/ID              forgets an exited process (exec) and its output
+///   DELETE /v1/processes/ID              forgets a process (exec); one that runs goes on unread
 ///   GET  /v1/events?after=N              response body: one Event a line, for ever
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
 ///   POST /v1/health                      HealthConfig, replaces the running probe
