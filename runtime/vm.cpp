@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/host.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
@@ -226,16 +227,18 @@ Result<int32_t> Vm::await_exit(const std::string& process, const Deadline& deadl
 }
 
 reconciler::VmObservation Vm::observe() {
-  const bool alive =
-      agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms))
-          .has_value();
+  const auto starved = [this] { return base::processor_wait_ns(parts_.state.process.pid); };
+  {
+    const std::lock_guard lock(mutex_);
+    silence_.asking(base::boottime_ns(), agent_->heard_ns(), starved());
+  }
+  (void)agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms));
   const std::lock_guard lock(mutex_);
-  silent_questions_ = alive ? 0 : silent_questions_ + 1;
+  const bool hangs = silence_.hangs(base::boottime_ns(), agent_->heard_ns(), starved());
   reconciler::VmObservation seen;
   seen.id = parts_.state.id;
   seen.generation = parts_.state.generation;
-  // One question may be lost on a host with too much to do; two in a row are a guest that hangs.
-  seen.phase = silent_questions_ > 1 ? reconciler::VmPhase::Unknown : reconciler::VmPhase::Running;
+  seen.phase = hangs ? reconciler::VmPhase::Unknown : reconciler::VmPhase::Running;
   seen.health = parts_.state.health;
   seen.started_wall_ns = parts_.state.started_wall_ns;
   seen.pid = parts_.state.process.pid;

@@ -27,6 +27,7 @@
 #include "runtime/log/container_log.h"
 #include "runtime/qemu/machine.h"
 #include "runtime/qemu/state.h"
+#include "runtime/silence.h"
 
 namespace runtime {
 
@@ -76,6 +77,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
 
   /// Tells the keeper that the end of `process` will be asked for.
   void expect_exit(const std::string& process);
+  /// Nobody is going to ask for it any more.
   void forget_exit(const std::string& process);
   /// Its exit code. Blocks; InvalidState if the machine ended first.
   base::Result<int32_t> await_exit(const std::string& process,
@@ -85,7 +87,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   /// agent's connection broke, so that a moment's wait for the facts is worth it.
   std::optional<std::string> death(bool suspected);
 
-  /// Asks the agent for life, a second at most.
+  /// Asks the agent for life, a second at most; see silence.h for what a missing answer means.
   reconciler::VmObservation observe();
   const qemu::VmState& state() const { return parts_.state; }
   const guest::ProcessConfig& main_process() const { return parts_.state.main; }
@@ -129,7 +131,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool abandoned_ = false;  ///< We leave, the machine stays.
   bool forced_ = false;     ///< Its end is our doing.
   bool out_of_memory_ = false;
-  int silent_questions_ = 0;
+  Silence silence_;
   std::optional<guest::Event> main_exit_;
   std::optional<reconciler::ExitStatus> finished_;
   std::map<std::string, std::optional<int32_t>> exits_;  ///< Of processes somebody waits for.

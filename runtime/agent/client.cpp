@@ -1,6 +1,7 @@
 #include "runtime/agent/client.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -118,6 +119,7 @@ class Client final : public AgentClient, public std::enable_shared_from_this<Cli
     const std::lock_guard lock(mutex_);
     return close_reason_.has_value();
   }
+  int64_t heard_ns() const override { return heard_ns_; }
 
   IoLoop& loop() { return loop_; }
   void resume_upload(const StreamPtr& state);
@@ -147,6 +149,7 @@ class Client final : public AgentClient, public std::enable_shared_from_this<Cli
 
   IoLoop& loop_;
   const AgentOptions options_;
+  std::atomic<int64_t> heard_ns_ = 0;
 
   // Loop thread only.
   std::unique_ptr<LoopSocket> socket_;
@@ -446,6 +449,7 @@ void Client::greet() {
 }
 
 void Client::on_bytes(std::string_view bytes) {
+  heard_ns_ = base::boottime_ns();
   session_ ? on_session_bytes(bytes) : on_greeting_bytes(bytes);
 }
 

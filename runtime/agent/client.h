@@ -61,6 +61,8 @@ class AgentClient {
   virtual base::Result<std::shared_ptr<AgentStream>> open(const std::string& method,
                                                           const std::string& path, bool upload,
                                                           const base::Deadline& deadline) = 0;
+  /// When bytes last came from the agent, in nanoseconds on CLOCK_BOOTTIME; 0: never.
+  virtual int64_t heard_ns() const = 0;
   /// For good: everything blocked here returns InvalidState with `reason`.
   virtual void close(const std::string& reason) = 0;
   virtual bool closed() const = 0;
