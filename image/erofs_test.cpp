@@ -153,6 +153,41 @@ TEST_CASE("whiteouts become character devices 0/0, unless the layer itself bring
   CHECK(disk.read("etc/back") == "new");
 }
 
+TEST_CASE("folders that no member is, and the way to them, are marked for the guest") {
+  image::ErofsTree tree({.entries_max = 100, .metadata_bytes_max = 1u << 20});
+  const auto add = [&](const char* path, image::TarType type) {
+    image::TarEntry entry;
+    entry.path = path;
+    entry.type = type;
+    entry.mode = 0711;
+    REQUIRE(tree.add(entry));
+  };
+  add("./", image::TarType::Directory);
+  add("usr", image::TarType::Directory);
+  add("usr/lib/deep/x", image::TarType::File);
+  add("late/y", image::TarType::File);
+  add("late", image::TarType::Directory);
+  REQUIRE(tree.settle_whiteouts());
+
+  const auto mark = [&](const image::ErofsInode& inode) {
+    std::string marks;
+    for (const uint32_t id : inode.xattrs)
+      if (tree.xattrs()[id].find("overlay.implied") != std::string::npos)
+        marks += tree.xattrs()[id][4 + std::string_view("overlay.implied").size()];
+    return marks;
+  };
+  const auto& inodes = tree.inodes();
+  const auto child = [&](const image::ErofsInode& folder, const char* name) -> const auto& {
+    return inodes[folder.folder->children.at(name)];
+  };
+  const auto& usr = child(inodes[0], "usr");
+  CHECK(mark(inodes[0]) == "p");
+  CHECK(mark(usr) == "p");
+  CHECK(mark(child(usr, "lib")) == "y");
+  CHECK(mark(child(child(usr, "lib"), "deep")) == "y");
+  CHECK(mark(child(inodes[0], "late")) == "");
+}
+
 TEST_CASE("the same members give the same bytes") {
   Disk one;
   Disk two;

@@ -216,6 +216,7 @@ Result<bool> ErofsTree::take_whiteout(const Place& place, const TarEntry& entry)
 Result<> ErofsTree::set_directory(const Place& place, const TarEntry& entry) {
   const uint32_t id = place.name.empty() ? root : child_folder(place.folder, place.name);
   if (!place.name.empty()) TRY(account(inode_memory_bytes + place.name.size()));
+  inodes_[id].folder->implied = false;
   return set_attributes(inodes_[id], entry, S_IFDIR);
 }
 
@@ -291,6 +292,21 @@ Result<> ErofsTree::settle_whiteouts() {
   }
   for (uint32_t id = 0; id < count; ++id)
     if (inodes_[id].folder && inodes_[id].folder->opaque) inodes_[id].xattrs.push_back(opaque);
+  return mark_implied();
+}
+
+Result<> ErofsTree::mark_implied() {
+  const uint32_t implied = TRY(intern_xattr(4, "overlay.implied", "y"));
+  const uint32_t passage = TRY(intern_xattr(4, "overlay.implied", "p"));
+  std::vector<bool> seen(inodes_.size(), false);
+  for (uint32_t id = 0; id < inodes_.size(); ++id) {
+    if (!inodes_[id].folder || !inodes_[id].folder->implied) continue;
+    // Up to the root, or to where somebody has gone up before.
+    for (uint32_t at = id; !seen[at]; at = inodes_[at].folder->parent) {
+      seen[at] = true;
+      inodes_[at].xattrs.push_back(inodes_[at].folder->implied ? implied : passage);
+    }
+  }
   return {};
 }
 

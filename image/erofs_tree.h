@@ -36,6 +36,7 @@ struct ErofsInode {
     std::set<std::string, std::less<>> whiteouts;
     uint32_t parent = 0;
     bool opaque = false;
+    bool implied = true;  ///< Something lies in it, but no member is this folder itself.
   };
   std::unique_ptr<Folder> folder;  ///< Set for directories only.
 };
@@ -55,7 +56,8 @@ class ErofsTree {
   base::Result<ErofsInode*> add(const TarEntry& entry);
   /// Counts bytes that are kept in memory beside the inodes.
   base::Result<> account(uint64_t bytes);
-  /// Turns what is left of whiteouts and opaque marks into inodes and attributes. Call once.
+  /// Turns what is left of whiteouts and opaque marks into inodes and attributes, and marks implied
+  /// folders for the guest, which knows the layers below (guest/agent/implied.h). Call once.
   base::Result<> settle_whiteouts();
 
   std::vector<ErofsInode>& inodes() { return inodes_; }
@@ -69,6 +71,7 @@ class ErofsTree {
     uint32_t folder = 0;
     std::string name;  ///< Empty: the root itself.
   };
+  base::Result<> mark_implied();
   base::Result<Place> locate(const std::vector<std::string>& pieces);
   base::Result<uint32_t> find(const std::vector<std::string>& pieces) const;
   base::Result<bool> take_whiteout(const Place& place, const TarEntry& entry);

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "guest/agent/copy_tree.h"
+#include "guest/agent/implied.h"
 #include "guest/agent/mounts.h"
 #include "guest/agent/root.h"
 
@@ -29,11 +30,13 @@ using base::UniqueFd;
 Result<> mount_root(const guest::ContainerConfig& config, const Stage& stage) {
   const std::vector<std::string> layers = TRY(mount_layers(config.layers, stage.image_disk));
   TRY(mount_scratch(stage.scratch_disk, {{"discard", ""}}));
-  TRY(make_folder(std::string(scratch_folder) + "/upper"));
+  const std::string upper = std::string(scratch_folder) + "/upper";
+  const bool fresh = ::mkdir(upper.c_str(), 0755) == 0;
+  if (!fresh && errno != EEXIST) return fail_errno(errno, "make the container's own folder");
   TRY(make_folder(std::string(scratch_folder) + "/work"));
-  // The root folder's owner and mode come from the topmost layer; the upper one hides them.
+  // The root folder's owner and mode come from the layers; the upper one hides them.
   struct stat top {};
-  if (::stat(layers.back().c_str(), &top) == 0) {
+  if (fresh && ::stat(layers.back().c_str(), &top) == 0) {
     ::chown("/run/scratch/upper", top.st_uid, top.st_gid);
     ::chmod("/run/scratch/upper", top.st_mode & 07777);
   }
@@ -44,7 +47,10 @@ Result<> mount_root(const guest::ContainerConfig& config, const Stage& stage) {
   options.emplace_back("workdir", "/run/scratch/work");
   const UniqueFd root = TRY(make_filesystem("overlay", "container", options, 0));
   TRY(make_folder(root_folder));
-  return attach_mount(root.get(), root_folder);
+  TRY(attach_mount(root.get(), root_folder));
+  TRY_DURING(restore_implied_folders(layers, upper, fresh, std::string(root_folder)),
+             "folders that layers do not list");
+  return {};
 }
 
 Result<> mount_share(int root, const guest::GuestMount& mount, const Stage& stage) {

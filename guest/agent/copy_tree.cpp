@@ -33,18 +33,6 @@ struct CloseDir {
   void operator()(DIR* dir) const noexcept { ::closedir(dir); }
 };
 
-Result<std::vector<std::string>> names_in(int folder) {
-  const int again = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const std::unique_ptr<DIR, CloseDir> dir(again < 0 ? nullptr : ::fdopendir(again));
-  if (!dir) return fail_errno(errno, "read a folder");
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(dir.get())) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  return names;
-}
-
 /// The path by which the calls that take no descriptor reach an O_PATH one.
 std::string by_descriptor(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 
@@ -65,6 +53,32 @@ void copy_xattrs(int from, int to) {
   }
 }
 
+}  // namespace
+
+Result<std::vector<std::string>> names_in(int folder) {
+  const int again = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, CloseDir> dir(again < 0 ? nullptr : ::fdopendir(again));
+  if (!dir) return fail_errno(errno, "read a folder");
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  return names;
+}
+
+void copy_attributes(int from, int to) {
+  struct stat facts {};
+  if (::fstat(from, &facts) != 0) return;
+  (void)::chown(by_descriptor(to).c_str(), facts.st_uid, facts.st_gid);
+  (void)::chmod(by_descriptor(to).c_str(), facts.st_mode & 07777);
+  copy_xattrs(from, to);
+  const timespec times[] = {facts.st_atim, facts.st_mtim};
+  (void)::utimensat(AT_FDCWD, by_descriptor(to).c_str(), times, 0);
+}
+
+namespace {
+
 class Copy {
  public:
   Result<> folder(int from, int to, int depth) {
@@ -73,16 +87,6 @@ class Copy {
     for (const std::string& name : TRY(names_in(from)))
       TRY_DURING(entry(from, to, name, depth), "'{}'", name);
     return {};
-  }
-
-  static void attributes(int from, int to) {
-    struct stat facts {};
-    if (::fstat(from, &facts) != 0) return;
-    (void)::chown(by_descriptor(to).c_str(), facts.st_uid, facts.st_gid);
-    (void)::chmod(by_descriptor(to).c_str(), facts.st_mode & 07777);
-    copy_xattrs(from, to);
-    const timespec times[] = {facts.st_atim, facts.st_mtim};
-    (void)::utimensat(AT_FDCWD, by_descriptor(to).c_str(), times, 0);
   }
 
  private:
@@ -102,7 +106,7 @@ class Copy {
     const UniqueFd made(::openat(to, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!made) return fail_errno(errno, "open the copy");
     if (S_ISDIR(facts.st_mode)) TRY(folder(source.get(), made.get(), depth + 1));
-    attributes(source.get(), made.get());
+    copy_attributes(source.get(), made.get());
     return {};
   }
 
@@ -158,7 +162,7 @@ Result<> copy_tree_into_empty(int from_fd, const std::string& to) {
   const UniqueFd target = TRY(base::open_file(to, O_RDONLY | O_DIRECTORY));
   if (!TRY(names_in(target.get())).empty()) return {};
   TRY(Copy().folder(from.get(), target.get(), 0));
-  Copy::attributes(from.get(), target.get());
+  copy_attributes(from.get(), target.get());
   return {};
 }
 
