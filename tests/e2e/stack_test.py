@@ -4,7 +4,6 @@ stack withstands: mistakes, two hands at once, Ctrl-C, taken ports."""
 import json
 import os
 import pathlib
-import pwd
 import shutil
 import signal
 import socket
@@ -100,43 +99,21 @@ class HelloAsRoot(Hello, unittest.TestCase):
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root to become another user")
 class HelloAsOrdinaryUser(Hello, unittest.TestCase):
-    """No capabilities, no groups; /dev/net/tun as distributions ship it (0666), in a mount
-    namespace of the test's own, since this machine's node may be closed."""
-
     def setUp(self):
-        user = pwd.getpwnam("nobody")
-        folder = tempfile.mkdtemp(prefix="container-e2e-user-")
-        os.chmod(folder, 0o755)
-        device = pathlib.Path(folder) / "tun"
-        os.mknod(device, 0o20666, os.makedev(10, 200))
-        os.chmod(device, 0o666)
-        script = f'mount --bind {device} /dev/net/tun && exec setpriv --reuid={user.pw_uid} ' \
-            f'--regid={user.pw_gid} --clear-groups --inh-caps=-all --bounding-set=-all ' \
-            f'--no-new-privs "$@"'
-        home = pathlib.Path(folder) / "home"
-        home.mkdir()
-        os.chown(home, user.pw_uid, user.pw_gid)
-        self.user = user
+        self.user = system.OrdinaryUser()
+        self.addCleanup(self.user.remove)
         # The checkout may lie where another user cannot look: the programs go where all can.
-        install = pathlib.Path(folder) / "install"
+        install = self.user.folder / "install"
         shutil.copytree(system.BUILD / "bin", install / "bin")
         shutil.copytree(system.BUILD / "guest", install / "guest",
                         ignore=shutil.ignore_patterns("CMakeFiles", "*.cmake"))
-        archive = pathlib.Path(folder) / "hello.tar"
-        shutil.copy(system.image_archive(), archive)
-        self.system = System(home, ["unshare", "--mount", "--propagation", "private", "--", "sh",
-                                    "-c", script, "sh"])
-        for part in (self.system.run_base, self.system.home):
-            os.chown(part, user.pw_uid, user.pw_gid)
-        self.system.program = install / "bin" / "container"
-        self.addCleanup(shutil.rmtree, folder, True)
+        self.system = self.user.system(install / "bin" / "container")
         self.addCleanup(self.system.remove)
         self.system.start(image=False)
-        self.system.run("image", "load", "-i", archive)
+        self.system.run("image", "load", "-i", self.user.archive())
 
     def give_away(self, folder):
-        for path in [folder, *folder.rglob("*")]:
-            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+        self.user.own(folder, *folder.rglob("*"))
 
 
 TWENTY_MISTAKES = """\
