@@ -58,7 +58,12 @@ def quiet(arguments, **options):
                    stderr=subprocess.DEVNULL, **options)
 
 
+def memory_kib(pid, field):
+    """A field of the kernel's own sums: Rss, Pss (shared pages by their share), Private_Dirty…"""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{field}:"))
+
+
 def proportional_kib(pid):
     """Proportional set size: shared pages count by their share."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return memory_kib(pid, "Pss")
