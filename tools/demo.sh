@@ -25,6 +25,7 @@ finish() {
 }
 trap finish EXIT
 
+die() { echo "demo: $*" >&2; exit 1; }
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '\033[36m$ %s\033[0m\n' "$*"; "$@"; }
 
@@ -35,12 +36,24 @@ eventually() {
     if "$@" >/dev/null 2>&1; then return 0; fi
     sleep 0.5
   done
-  echo "demo: gave up after $attempt attempts: $*" >&2
-  return 1
+  die "gave up after $attempt attempts: $*"
 }
 
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# When each container was started: what an `up` touches is started anew.
+started() {
+  container ls --format json | python3 -c 'import json, sys
+for each in json.load(sys.stdin): print(each["configuration"]["id"], each["startedDate"])' | sort
+}
+
+# The host's own links, addresses and routes, which are nobody's business but the host's.
+host_network() {
+  ip -o link show | cut -d' ' -f2,3
+  ip -o address show | awk '{print $2, $3, $4}'
+  ip route show
 }
 
 no_process_left() {
@@ -49,6 +62,7 @@ no_process_left() {
       grep -vE "^/proc/($$|$BASHPID)/") 2>/dev/null
 }
 
+host_before=$(host_network)
 cp -r "$source_folder/examples/stacks/hello" "$work/hello"
 port=$(free_port)
 sed -i "s/8080:80/$port:80/" "$work/hello/compose.yaml"
@@ -77,12 +91,19 @@ show container logs -n 2 hello-visitor-1
 show container exec hello-web-1 uname -a
 
 title "A change to the file: the plan says which field, and why"
+before=$(started)
 show sed -i 's/sleep 5/sleep 7/' compose.yaml
-show container plan
+show container plan | tee "$work/plan"
+grep -q 'command' "$work/plan" || die "the plan does not name the field that changed"
+! grep -q 'service.web' "$work/plan" || die "the plan touches a service that did not change"
 show container up -d
+changed=$(comm -13 <(echo "$before") <(started) | cut -d' ' -f1)
+[ "$changed" = hello-visitor-1 ] || die "started anew: $changed"
 
 title "A second up does nothing"
+before=$(started)
 show container up -d
+[ "$(started)" = "$before" ] || die "the second up started something"
 
 title "Down: nothing is left"
 show container down
@@ -90,6 +111,10 @@ show container ls -a
 show container system stop
 eventually no_process_left
 sockets=$(find "$run_folder" -type s)
-[ -z "$sockets" ] || { echo "demo: sockets left: $sockets" >&2; exit 1; }
-[ -z "$(ls -A "$CONTAINER_APP_ROOT/containers" 2>/dev/null)" ] || { echo "demo: disks left" >&2; exit 1; }
+[ -z "$sockets" ] || die "sockets left: $sockets"
+for folder in containers networks/networks; do
+  [ -z "$(ls -A "$CONTAINER_APP_ROOT/$folder" 2>/dev/null)" ] || die "left in $folder: $(ls "$CONTAINER_APP_ROOT/$folder")"
+done
+! curl -fs -o /dev/null "http://127.0.0.1:$port/" || die "port $port still answers"
+[ "$(host_network)" = "$host_before" ] || die "the host's network is not as it was"
 echo "no process, socket, disk or address is left"
