@@ -170,7 +170,7 @@ struct Fields<Service> {
       field("privileged", &Service::privileged), field("init", &Service::init),
       field("stdin_open", &Service::stdin_open), field("tty", &Service::tty),
       field("ulimits", &Service::ulimits), field("sysctls", &Service::sysctls),
-      field("boot", &Service::boot));
+      field("boot", &Service::boot), field("build_machine", &Service::build_machine));
 };
 
 template <>

@@ -74,6 +74,7 @@ Service full_service() {
   service.ulimits = {{"nofile", {.soft = 10, .hard = -1}}};
   service.sysctls = {{"net.core.somaxconn", "512"}};
   service.boot = BootMode::Cold;
+  service.build_machine = true;
   return service;
 }
 
@@ -98,9 +99,9 @@ TEST_CASE("the field list is as long as the struct") {
                network_mode, dns, dns_search, dns_options, extra_hosts, volumes, read_only,
                shm_bytes, depends_on, healthcheck, restart, stop_signal, stop_grace_period_ns,
                scale, cpus, memory_bytes, pids_limit, cap_add, cap_drop, privileged, init,
-               stdin_open, tty, ulimits, sysctls, boot] = full_service();
+               stdin_open, tty, ulimits, sysctls, boot, build_machine] = full_service();
   (void)image;
-  CHECK(std::tuple_size_v<decltype(Fields<Service>::list)> == 42);
+  CHECK(std::tuple_size_v<decltype(Fields<Service>::list)> == 43);
 }
 
 TEST_CASE("a stack comes back the same from its JSON") {

@@ -135,6 +135,9 @@ struct Service {
   std::map<std::string, std::string> sysctls;
 
   BootMode boot = BootMode::Clone;  ///< Ours: `x-boot`.
+  /// Ours, of no file: a machine for the steps of image builds (reconciler/ports/build.h). No
+  /// program of the image runs in it by itself.
+  bool build_machine = false;
 };
 
 struct Network {
