@@ -58,6 +58,21 @@ inline constexpr uint32_t image_lease_name_bytes_max = 1024;
 inline constexpr uint64_t layer_unpacked_bytes_max = 64ull << 30;
 inline constexpr uint32_t layer_entries_max = 4'000'000;
 
+inline constexpr uint64_t dockerfile_bytes_max = 4u << 20;
+inline constexpr uint32_t dockerfile_problems_max = 200;    ///< Then the rest is counted only.
+inline constexpr uint64_t expansion_bytes_max = 1u << 20;   ///< Of one word, variables replaced.
+inline constexpr uint64_t expansion_steps_max = 64u << 20;  ///< Characters × pattern items.
+inline constexpr uint32_t expansion_depth_max = 64;         ///< `${a:-${b:-…}}`
+inline constexpr uint64_t ignore_file_bytes_max = 1u << 20;
+inline constexpr uint32_t ignore_patterns_max = 10'000;
+inline constexpr uint64_t context_bytes_max = 64ull << 30;  ///< A context or archive, decompressed.
+inline constexpr uint32_t context_entries_max = 4'000'000;
+inline constexpr uint32_t tree_depth_max = 256;
+inline constexpr uint32_t symlinks_followed_max = 40;         ///< Of one path, as Linux.
+inline constexpr uint64_t account_file_bytes_max = 1u << 20;  ///< /etc/passwd of an image.
+inline constexpr uint64_t digest_cache_bytes_max = 256u << 20;
+inline constexpr uint32_t digest_cache_grace_ms = 2'000;  ///< Younger files are not remembered.
+
 inline constexpr uint32_t container_name_max = 63;
 inline constexpr uint32_t networks_per_container_max = 4;  ///< What is left of 8 device slots.
 inline constexpr uint64_t container_memory_bytes_min = 64u << 20;

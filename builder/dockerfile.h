@@ -31,6 +31,7 @@ struct Problem {
   Location location;
   std::string message;  ///< With the way out: "unknown instruction 'COPPY'; did you mean COPY?"
   bool warning = false;
+  std::string rule;  ///< Of a check that can be skipped: `StageNameCasing`. Empty: always told.
 };
 
 /// `Dockerfile:3:1: error: …`, the line, and a caret below it.
@@ -48,20 +49,23 @@ struct Heredoc {
   bool expand = true;   ///< false where the delimiter was quoted.
 };
 
-/// `KEY=value` pairs keep their order, since later ones may use earlier ones.
+/// `KEY=value` pairs in their order: the last of a key counts. A value never sees the other pairs
+/// of its instruction, only what was set before it.
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
 enum class RunMountType { Bind, Cache, Tmpfs, Secret, Ssh };
 enum class CacheSharing { Shared, Private, Locked };
 
-/// `RUN --mount=…`; texts may hold variables, absent ones are nullopt.
+/// `RUN --mount=…`. Where `text` holds variables, only expand() can tell what the other members
+/// are: it reads `text` again with their values.
 struct RunMount {
+  std::string text;  ///< As written, after `--mount=`.
   RunMountType type = RunMountType::Bind;
   std::string from;    ///< Bind and cache: a stage, an image, or empty for the context.
   std::string source;  ///< Inside `from`; "" is its root.
   std::string target;
-  std::string id;  ///< Cache, secret, ssh. Empty: the target (cache), `default` (ssh).
-  std::optional<bool> read_only;
+  std::string id;         ///< Cache, secret, ssh. Empty: the target (cache), `default` (ssh).
+  bool read_only = true;  ///< Default: false for cache and tmpfs, true for all others.
   bool required = false;  ///< Secret, ssh: an absent one is an error.
   CacheSharing sharing = CacheSharing::Shared;
   std::optional<std::string> environment;  ///< Secret as a variable instead of a file.

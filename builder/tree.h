@@ -50,6 +50,8 @@ class Tree {
   /// The bytes of a file, in order. InvalidState if it changed while it was read.
   using Sink = std::function<base::Result<>(std::string_view bytes)>;
   virtual base::Result<> read(const std::string& path, const Sink& sink) const = 0;
+  /// `sha256:…` of a file's bytes. Reads them, unless a tree remembers better.
+  virtual base::Result<std::string> content_digest(const std::string& path) const;
 };
 
 /// `path` with every symbolic link followed inside the tree (an absolute one from the tree's root;
