@@ -29,8 +29,8 @@ struct CopyFile {
   std::string content;         ///< Of a here document.
   const Tree* tree = nullptr;  ///< Else: the file `path` of this tree (a download).
   std::string path;
-  uint32_t mode = 0644;    ///< ADD of a URL: 0600.
-  int64_t modified_s = 0;  ///< `Last-Modified` of a URL; 0: 1970.
+  uint32_t mode = 0644;               ///< ADD of a URL: 0600.
+  std::optional<int64_t> modified_s;  ///< `Last-Modified` of a URL; nothing: it is `made`.
 };
 
 struct CopyRequest {

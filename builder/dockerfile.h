@@ -93,8 +93,9 @@ struct LabelInstruction {
 };
 struct RunInstruction {
   CommandLine command;
-  /// A script by here document: the text runs in the SHELL, or under its own `#!` line. With a
-  /// command beside it, here documents are the command's input and stay in its text.
+  /// One, if it is the whole command: a script, which is `command`'s text too. It runs in the
+  /// SHELL, or as a program if it begins with `#!`. With a command beside them, here documents are
+  /// that command's input: then they are in `command`'s text, for the shell to read, and not here.
   std::vector<Heredoc> heredocs;
   std::vector<RunMount> mounts;
   RunNetwork network = RunNetwork::Default;

@@ -5,7 +5,6 @@
 /// Pure. `# check=skip=…` and `# check=error=true` are honoured.
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,7 +19,6 @@ struct LintInput {
   /// nothing is said about variables of stages built from it.
   std::function<std::optional<std::vector<std::string>>(const FromInstruction& from)>
       base_variables;
-  std::map<std::string, std::string> arguments;  ///< `--build-arg`, and predefined ones.
 };
 
 /// In order of place. Warnings, unless the file wants them to be errors.

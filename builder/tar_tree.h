@@ -27,6 +27,10 @@ struct TarTreeOptions {
 base::Result<std::unique_ptr<Tree>> open_tar_tree(image::ByteSource source,
                                                   const TarTreeOptions& options = {});
 
+/// The same for an archive that is a file of another tree.
+base::Result<std::unique_ptr<Tree>> open_tar_file(const Tree& tree, const std::string& path,
+                                                  const TarTreeOptions& options = {});
+
 /// True if the file is an archive that ADD unpacks: after decompression, if it is compressed, it
 /// begins with a tar header. Only the beginning is read; the name says nothing.
 base::Result<bool> is_archive(const Tree& tree, const std::string& path);
