@@ -17,6 +17,7 @@
 #include "api/image_service.h"
 #include "api/lock.h"
 #include "api/paths.h"
+#include "api/registry_service.h"
 #include "api/service.h"
 #include "api/store.h"
 #include "api/wire.h"
@@ -113,6 +114,10 @@ class Daemon {
                                                         .epoch = store_->epoch(),
                                                         .way_out = [this] { return way_out(); }},
                                        [this] { stop(); });
+    registries_ = std::make_unique<api::RegistryService>(*images_);
+    service_->set_remote_digest([this](const std::string& reference, const nlohmann::json& access) {
+      return registries_->remote_digest(reference, access);
+    });
     images_->store().set_users([this] { return service_->images_in_use(); });
     image_service_ = std::make_unique<api::ImageService>(
         *images_, runtime::Folders{.app_root = paths_.app_root, .run_root = paths_.run_root},
@@ -141,6 +146,7 @@ class Daemon {
     base::UniqueFd listener = TRY(base::listen_unix(paths_.api_socket()));
     std::vector<api::Route> routes = service_->routes();
     for (api::Route& route : image_service_->routes()) routes.push_back(std::move(route));
+    for (api::Route& route : registries_->routes()) routes.push_back(std::move(route));
     server_ = TRY(api::HttpServer::start(std::move(listener), std::move(routes),
                                          {.protocol = std::string(api::upgrade_protocol)}));
     spdlog::info("ready, serving {}", paths_.api_socket());
@@ -199,6 +205,7 @@ class Daemon {
     closing.join();
     reconciler_.reset();
     image_service_.reset();
+    registries_.reset();
     service_.reset();
     workers_.reset();
     runtime_.reset();
@@ -219,6 +226,7 @@ class Daemon {
   std::unique_ptr<reconciler::Reconciler> reconciler_;
   std::unique_ptr<api::Service> service_;
   std::unique_ptr<api::ImageService> image_service_;
+  std::unique_ptr<api::RegistryService> registries_;
   std::unique_ptr<api::HttpServer> server_;
   std::vector<base::UvHandle<uv_signal_t>> signals_;
   Result<> outcome_;

@@ -198,10 +198,28 @@ Result<std::set<std::string>> Service::images_in_use() {
 
 // ---- plans -------------------------------------------------------------------------------------
 
+/// With `access`, images that are not here count as what their registries have now; a note says
+/// that `up` fetches them first.
 Service::Reply Service::plan(const HttpRequest& request) {
-  const CommandRequest asked = TRY(command_from_json(TRY(body_of(request))));
-  return json_reply(
-      planner::to_json(TRY(make_plan(asked.command, TRY(snapshot_for(asked.command))))));
+  json body = TRY(body_of(request));
+  const json access = body.contains("access") ? body.at("access") : json();
+  body.erase("access");
+  const CommandRequest asked = TRY(command_from_json(body));
+  planner::Snapshot actual = TRY(snapshot_for(asked.command));
+  std::vector<planner::Note> notes;
+  for (const std::string& reference : image_references(asked.command)) {
+    if (access.is_null() || actual.image_digests.contains(reference)) continue;
+    const std::string digest =
+        TRY_DURING(remote_digest_(reference, access), "look for image '{}'", reference);
+    actual.image_digests.emplace(reference, digest);
+    notes.push_back(
+        {.kind = planner::NoteKind::Warning,
+         .address = "image." + reference,
+         .text = fmt::format("is not on this system; it is pulled first ({})", digest)});
+  }
+  planner::Plan made = TRY(make_plan(asked.command, actual));
+  made.notes.insert(made.notes.begin(), notes.begin(), notes.end());
+  return json_reply(planner::to_json(made));
 }
 
 Service::Reply Service::apply(const HttpRequest& request) {

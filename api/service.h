@@ -45,6 +45,10 @@ class Service {
   std::vector<Route> routes();
   /// On the loop: hand this to Reconciler::on_notice.
   void tell(const reconciler::ContainerNotice& notice);
+  /// What a reference leads to at its registry, for plans about images that are not here yet.
+  using RemoteDigest = std::function<base::Result<std::string>(const std::string& reference,
+                                                               const nlohmann::json& access)>;
+  void set_remote_digest(RemoteDigest remote_digest) { remote_digest_ = std::move(remote_digest); }
   /// Digests of the images that containers were made from. Not on the loop: it waits for it.
   base::Result<std::set<std::string>> images_in_use();
   /// What there is now. Not on the loop.
@@ -88,6 +92,7 @@ class Service {
   reconciler::Reconciler& reconciler_;
   const SystemFacts facts_;
   const std::function<void()> exit_;
+  RemoteDigest remote_digest_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Listener> listeners_;  ///< Guarded by mutex_.

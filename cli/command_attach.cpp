@@ -15,6 +15,8 @@
 #include "cli/console.h"
 #include "cli/context.h"
 #include "cli/process_link.h"
+#include "cli/registry_settings.h"
+#include "cli/transfer.h"
 #include "planner/snapshot.h"
 
 namespace cli {
@@ -130,9 +132,19 @@ StartedLink start_attached(const Context& context, const std::string& id, bool s
   return {.exit_code = std::move(code), .started = started};
 }
 
-Result<int> run(Context& context, const Parsed& parsed) {
-  const RunOptions options = TRY(read_run_options(parsed, context.surroundings));
+/// The options, with the image brought here.
+Result<RunOptions> ready_options(const Context& context, const Parsed& parsed) {
+  RunOptions options = TRY(read_run_options(parsed, context.surroundings));
   for (const std::string& warning : options.warnings) tell_warning(warning);
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  for (auto& [id, service] : options.stack.services)
+    service.image = with_registry(service.image, config);
+  TRY(bring_images(context, parsed, options.stack));
+  return options;
+}
+
+Result<int> run(Context& context, const Parsed& parsed) {
+  const RunOptions options = TRY(ready_options(context, parsed));
   IdFile id_file = TRY(IdFile::open(context, parsed));
   if (parsed.has("detach")) return run_detached(context, options, id_file);
   TRY(apply_all(context, create_command(options, "run", false), Show::Nothing));
@@ -145,8 +157,7 @@ Result<int> run(Context& context, const Parsed& parsed) {
 }
 
 Result<int> create(Context& context, const Parsed& parsed) {
-  const RunOptions options = TRY(read_run_options(parsed, context.surroundings));
-  for (const std::string& warning : options.warnings) tell_warning(warning);
+  const RunOptions options = TRY(ready_options(context, parsed));
   IdFile id_file = TRY(IdFile::open(context, parsed));
   TRY(apply_all(context, create_command(options, "create", false), Show::Nothing));
   TRY(id_file.keep(options.id));
@@ -210,6 +221,8 @@ std::vector<Flag> run_flags() {
   std::vector<Flag> flags = process_flags();
   const std::vector<Flag> more = machine_flags();
   flags.insert(flags.end(), more.begin(), more.end());
+  const std::vector<Flag> pulls = pull_flags();
+  flags.insert(flags.end(), pulls.begin(), pulls.end());
   return flags;
 }
 

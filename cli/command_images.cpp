@@ -322,35 +322,38 @@ Command delete_command() {
 }  // namespace
 
 std::vector<Command> image_commands() {
-  return {{.name = "image",
-           .other_names = "images i",
-           .group = "Images",
-           .summary = "Load, save, list, name and remove images",
-           .commands = {
-               load_command(),
-               save_command(),
-               list_command(),
-               {.name = "inspect",
-                .summary = "Show all about images, as JSON",
-                .arguments = "IMAGE…",
-                .arguments_min = 1,
-                .arguments_max = any_number,
-                .handler = inspect},
-               {.name = "tag",
-                .summary = "Give an image one more name",
-                .arguments = "IMAGE NAME",
-                .arguments_min = 2,
-                .arguments_max = 2,
-                .handler = tag},
-               delete_command(),
-               {.name = "fsck",
-                .summary = "Read all images' content, and repair what is damaged",
-                .handler = check},
-               {.name = "prune",
-                .summary = "Remove images without a name",
-                .flags = {{.name = "all", .short_name = 'a', .help = "All that no container uses"}},
-                .handler = prune},
-           }}};
+  std::vector<Command> all = {
+      {.name = "image",
+       .other_names = "images i",
+       .group = "Images",
+       .summary = "Load, save, list, name and remove images",
+       .commands = {
+           load_command(),
+           save_command(),
+           list_command(),
+           {.name = "inspect",
+            .summary = "Show all about images, as JSON",
+            .arguments = "IMAGE…",
+            .arguments_min = 1,
+            .arguments_max = any_number,
+            .handler = inspect},
+           {.name = "tag",
+            .summary = "Give an image one more name",
+            .arguments = "IMAGE NAME",
+            .arguments_min = 2,
+            .arguments_max = 2,
+            .handler = tag},
+           delete_command(),
+           {.name = "fsck",
+            .summary = "Read all images' content, and repair what is damaged",
+            .handler = check},
+           {.name = "prune",
+            .summary = "Remove images without a name",
+            .flags = {{.name = "all", .short_name = 'a', .help = "All that no container uses"}},
+            .handler = prune},
+       }}};
+  for (Command& one : image_transfer_commands()) all.front().commands.push_back(std::move(one));
+  return all;
 }
 
 }  // namespace cli

@@ -16,7 +16,9 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/context.h"
+#include "cli/registry_settings.h"
 #include "cli/stack_files.h"
+#include "cli/transfer.h"
 #include "planner/plan.h"
 #include "spec/json.h"
 
@@ -139,6 +141,10 @@ std::optional<Round> read_again(const Context& context, const Parsed& parsed,
                       : "What runs is left as it is.\n");
     return std::nullopt;
   }
+  if (const Result<> brought = bring_images(context, parsed, *files->stack); !brought) {
+    tell_error(brought.error());
+    return std::nullopt;
+  }
   return up_round(*files->stack, parsed, *options);
 }
 
@@ -163,6 +169,7 @@ Result<int> up_saved_plan(const Context& context, const Parsed& parsed) {
   const std::string text = TRY(base::read_file(path, base::limits::plan_file_bytes_max));
   const json saved = TRY_DURING(base::parse_json(text), "read the plan '{}'", path);
   const planner::Plan plan = TRY_DURING(planner::plan_from_json(saved), "read the plan '{}'", path);
+  TRY(bring_planned_images(context, parsed, plan));
   const json command = {{"plan", saved}, {"owner", owner_text("up", plan.project)}};
   if (parsed.has("detach") || parsed.has("wait") || plan.project.empty()) {
     TRY(apply_all(context, command, Show::All));
@@ -184,6 +191,7 @@ Result<int> up(Context& context, const Parsed& parsed) {
   if (!files.stack)
     return base::fail(ErrorCode::InvalidArgument, "the stack has {} error(s); nothing was changed",
                       files.errors);
+  TRY(bring_images(context, parsed, *files.stack));
   const bool stays = !parsed.has("detach") && !parsed.has("wait") && !parsed.has("no-start");
   if (stays) return up_attached(context, parsed, std::move(files), *options);
   TRY(apply_all(context, up_command(*files.stack, *options), Show::All));
@@ -217,7 +225,9 @@ Result<int> plan(Context& context, const Parsed& parsed) {
   Request request;
   request.method = "POST";
   request.target = "/v1/plan";
-  request.body = base::dump_json(up_command(stack, *options));
+  json command = up_command(stack, *options);
+  if (parsed.value("pull") != "never") command["access"] = TRY(access_for(context, parsed, stack));
+  request.body = base::dump_json(command);
   const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
   const planner::Plan made =
       TRY_DURING(planner::plan_from_json(answer), "understand the daemon's plan");
@@ -271,6 +281,7 @@ std::vector<Flag> convergence_flags() {
 
 Command up_entry() {
   std::vector<Flag> flags = with_files(convergence_flags());
+  for (const Flag& flag : pull_flags()) flags.push_back(flag);
   flags.push_back({.name = "detach", .short_name = 'd', .help = "Return once everything runs"});
   flags.push_back({.name = "plan", .value = "FILE", .help = "Carry out a saved plan"});
   flags.push_back(
@@ -286,6 +297,10 @@ Command up_entry() {
 
 Command plan_entry() {
   std::vector<Flag> flags = with_files(convergence_flags());
+  flags.push_back(registry_flags().front());
+  flags.push_back({.name = "pull",
+                   .value = "missing|never",
+                   .help = "never: do not ask registries for images that are missing"});
   flags.push_back(
       {.name = "output", .short_name = 'o', .value = "FILE", .help = "Save it for `up --plan`"});
   flags.push_back({.name = "format", .value = "text|json", .help = "How to print it"});

@@ -18,3 +18,4 @@ find_library(SLIRP_LIBRARY slirp REQUIRED)  # its .pc file wants glib headers th
 pkg_check_modules(cap REQUIRED IMPORTED_TARGET libcap)
 find_library(HTTP_PARSER_LIBRARY http_parser REQUIRED)
 pkg_check_modules(nftables REQUIRED IMPORTED_TARGET libnftables)
+pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)

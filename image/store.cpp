@@ -32,6 +32,8 @@ constexpr uint64_t zero_bytes = 64u << 10;
 constexpr const char* name_annotation = "io.containerd.image.name";
 constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
 constexpr std::string_view layer_suffix = ".erofs";
+constexpr mode_t settled_mode = 0444;
+constexpr mode_t unsettled_mode = 0400;  ///< Of a layer that is not on the disk yet.
 
 Result<base::UniqueFd> take_lock(const std::string& path) {
   base::UniqueFd file = TRY(base::open_file(path, O_RDWR | O_CREAT));
@@ -69,6 +71,7 @@ Result<> Store::prepare() {
   TRY(base::remove_tree(root_ + "/ingest"));
   for (const char* folder : {"/ingest", "/partial", "/leases", "/blobs/sha256", "/layers/sha256"})
     TRY(base::make_directories(root_ + folder));
+  TRY(drop_torn_layers());
   if (base::path_exists(root_ + "/oci-layout")) return {};
   return base::write_file_atomically(root_ + "/oci-layout",
                                      base::dump_json({{"imageLayoutVersion", "1.0.0"}}));
@@ -125,8 +128,12 @@ Result<Ingest> Store::begin(const Lease& lease) const {
 
 Result<Ingest> Store::begin_layer(const Lease& lease) const { return begin(lease); }
 
+/// A blob is on the disk before it has its name. A layer's disk can be made again, so nobody waits
+/// for it: its mode says until then that a loss of power may have torn it.
 Result<> Store::commit(Ingest file, const std::string& digest, const std::string& path) {
-  if (::fchmod(file.fd(), 0444) != 0 || ::fsync(file.fd()) != 0)
+  const bool is_layer = path.ends_with(layer_suffix);
+  if (::fchmod(file.fd(), is_layer ? unsettled_mode : settled_mode) != 0 ||
+      (!is_layer && ::fsync(file.fd()) != 0))
     return base::fail_errno(errno, fmt::format("finish '{}'", path));
   {
     const std::lock_guard lock(mutex_);
@@ -136,7 +143,68 @@ Result<> Store::commit(Ingest file, const std::string& digest, const std::string
       return base::fail_errno(errno, fmt::format("rename to '{}'", path));
     file.fd_.reset();
   }
-  return base::sync_directory(fs::path(path).parent_path());
+  if (!is_layer) return base::sync_directory(fs::path(path).parent_path());
+  settle_later(path);
+  return {};
+}
+
+Store::~Store() {
+  {
+    const std::lock_guard lock(settling_mutex_);
+    closing_ = true;
+  }
+  settling_changed_.notify_all();
+  if (settling_.joinable()) settling_.join();
+}
+
+void Store::settle_later(std::string path) {
+  const std::lock_guard lock(settling_mutex_);
+  unsettled_.push_back(std::move(path));
+  if (!settling_.joinable()) settling_ = std::thread([this] { settle_layers(); });
+  settling_changed_.notify_all();
+}
+
+/// The thread that brings layers to the disk. What is left when the store closes is taken up by the
+/// next one of the same boot.
+void Store::settle_layers() {
+  std::unique_lock lock(settling_mutex_);
+  for (;;) {
+    settling_changed_.wait(lock, [this] { return closing_ || !unsettled_.empty(); });
+    if (closing_) return;
+    const std::string path = std::move(unsettled_.front());
+    unsettled_.pop_front();
+    lock.unlock();
+    // It may have been deleted meanwhile. One that cannot be written must not be believed.
+    if (const auto layer = base::open_file(path, O_RDONLY | O_NOFOLLOW)) {
+      if (::fsync(layer->get()) != 0)
+        ::unlink(path.c_str());
+      else
+        (void)::fchmod(layer->get(), settled_mode);
+    }
+    lock.lock();
+  }
+}
+
+/// After a boot of the host, layers that were not settled before may be torn: they go.
+Result<> Store::drop_torn_layers() {
+  const std::string path = root_ + "/boot";
+  constexpr uint64_t boot_id_bytes_max = 100;
+  const std::string now =
+      TRY(base::read_file("/proc/sys/kernel/random/boot_id", boot_id_bytes_max));
+  const std::string before = base::read_file(path, boot_id_bytes_max).value_or("");
+  std::error_code error;
+  for (fs::directory_iterator at(root_ + "/layers/sha256", error), end; !error && at != end;
+       at.increment(error)) {
+    struct stat info {};
+    if (::lstat(at->path().c_str(), &info) != 0 || (info.st_mode & 07777u) != unsettled_mode)
+      continue;
+    if (before == now)
+      settle_later(at->path().string());
+    else if (::unlink(at->path().c_str()) != 0)
+      return base::fail_errno(errno, fmt::format("delete '{}'", at->path().string()));
+  }
+  if (error) return base::fail_errno(error.value(), "read the layers");
+  return before == now ? Result<>() : base::write_file_atomically(path, now);
 }
 
 Result<> Store::commit_layer(Ingest layer, const std::string& diff_id) {

@@ -10,10 +10,14 @@
 ///   leases/HEX                                  leases with a name (image/lease.h)
 ///   lock                                        held by the one process that may write
 ///
-/// A file appears under its digest only when its bytes were verified and are on the disk, so a
-/// loss of power leaves whole files or none. Thread-safe.
+/// A blob appears under its digest only when its bytes were verified and are on the disk, so a
+/// loss of power leaves whole blobs or none. Disks of layers reach the disk in the background;
+/// those that had not when the host went down are dropped, and made again when they are needed.
+/// Thread-safe.
 
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -23,6 +27,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/fd.h"
@@ -112,6 +117,7 @@ struct Space {
 
 class Store {
  public:
+  ~Store();
   /// Busy if another process holds the store.
   static base::Result<std::unique_ptr<Store>> open(const std::string& root);
 
@@ -179,6 +185,9 @@ class Store {
   friend class Lease;
   friend class PartialBlob;
   Store(std::string root, base::UniqueFd lock) : root_(std::move(root)), lock_(std::move(lock)) {}
+  base::Result<> drop_torn_layers();
+  void settle_later(std::string path);
+  void settle_layers();
   base::Result<> prepare();
   base::Result<> load_index();
   base::Result<> load_leases();
@@ -203,6 +212,11 @@ class Store {
 
   const std::string root_;
   const base::UniqueFd lock_;
+  std::mutex settling_mutex_;
+  std::condition_variable settling_changed_;
+  std::deque<std::string> unsettled_;  ///< Guarded by settling_mutex_.
+  bool closing_ = false;               ///< Guarded by settling_mutex_.
+  std::thread settling_;
   Users users_;
   mutable std::mutex mutex_;
   // All below are guarded by mutex_.

@@ -20,8 +20,7 @@ constexpr size_t buffer_bytes = 256u << 10;
 }  // namespace
 
 struct TarReader::State {
-  ByteSource source;
-  std::vector<char> buffer = std::vector<char>(buffer_bytes);
+  PieceSource source;
   archive* reader = nullptr;
   archive_entry* entry = nullptr;
   std::optional<base::Error> source_error;  ///< libarchive carries only a text.
@@ -40,13 +39,13 @@ struct TarReader::State {
 
   static la_ssize_t read(archive*, void* self, const void** bytes) {
     auto* state = static_cast<State*>(self);
-    Result<size_t> count = state->source(state->buffer);
-    if (!count) {
-      state->source_error = std::move(count.error());
+    Result<std::string_view> piece = state->source();
+    if (!piece) {
+      state->source_error = std::move(piece.error());
       return -1;
     }
-    *bytes = state->buffer.data();
-    return static_cast<la_ssize_t>(*count);
+    *bytes = piece->data();
+    return static_cast<la_ssize_t>(piece->size());
   }
 };
 
@@ -55,6 +54,13 @@ TarReader::~TarReader() = default;
 TarReader::TarReader(TarReader&&) noexcept = default;
 
 Result<TarReader> TarReader::create(ByteSource source) {
+  auto buffer = std::make_shared<std::vector<char>>(buffer_bytes);
+  return create(PieceSource([source = std::move(source), buffer]() -> Result<std::string_view> {
+    return std::string_view(buffer->data(), TRY(source(*buffer)));
+  }));
+}
+
+Result<TarReader> TarReader::create(PieceSource source) {
   auto state = std::make_unique<State>();
   state->source = std::move(source);
   state->reader = archive_read_new();

@@ -35,12 +35,17 @@ struct TarEntry {
   std::vector<std::pair<std::string, std::string>> xattrs;
 };
 
+/// The next piece of a stream, valid until the next call; empty at the end.
+using PieceSource = std::function<base::Result<std::string_view>()>;
+
 class TarReader {
  public:
   /// `offset` is where the piece belongs; what lies between pieces is zeros.
   using Sink = std::function<base::Result<>(uint64_t offset, std::string_view bytes)>;
 
   static base::Result<TarReader> create(ByteSource source);
+  /// The same without a copy of the bytes.
+  static base::Result<TarReader> create(PieceSource source);
   ~TarReader();
   TarReader(TarReader&&) noexcept;
 

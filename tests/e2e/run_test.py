@@ -34,7 +34,7 @@ class Run(SystemTest):
         self.assertIn("failed to find target executable /no/such/program", done.stderr)
 
     def test_a_missing_image_says_how_to_get_it(self):
-        done = self.run_once("localhost/absent:1", "true")
+        done = self.run_once("--pull", "never", "localhost/absent:1", "true")
         self.assert_exit(done, 1)
         self.assertIn("localhost/absent:1", done.stderr)
         self.assertIn("image load", done.stderr)
