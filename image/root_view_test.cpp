@@ -209,7 +209,7 @@ TEST_CASE("a damaged disk is an error, wherever the damage is") {
   with(whole.substr(0, whole.size() - 4096));
   // Every byte of the superblock and of the metadata, one after the other.
   const size_t metadata = whole.size() - 4096;
-  for (const unsigned char value : {0x00, 0x7f, 0xff}) {
+  for (const int value : {0x00, 0x7f, 0xff}) {
     for (size_t at = 1024; at < 1152; ++at) {
       std::string damaged = whole;
       damaged[at] = static_cast<char>(value);
