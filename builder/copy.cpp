@@ -185,7 +185,10 @@ Result<> Placer::put(const SelectedSource& source, size_t number, const Target& 
   if (source.kind != Kind::File) return put_contents(source, number, path);
   const std::optional<Node> there = TRY(existing(path));
   const bool into = path.empty() || (there && there->type == NodeType::Directory);
-  if (into) path = join_path(path, source.name);
+  if (into) {
+    TRY(make_folder(path));
+    path = join_path(path, source.name);
+  }
   if (!into && !alone)
     return base::fail(ErrorCode::InvalidArgument,
                       "several files would become {}; a target that is a folder ends with '/'",

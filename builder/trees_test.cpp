@@ -60,7 +60,8 @@ std::string content(const builder::Tree& tree, const std::string& path) {
 
 std::string names(const builder::Tree& tree, const std::string& folder) {
   std::string all;
-  for (const auto& child : tree.list(folder).value()) all += child.name + " ";
+  const auto children = tree.list(folder).value();
+  for (const auto& child : children) all += child.name + " ";
   return all;
 }
 
