@@ -14,6 +14,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include "api/builds.h"
 #include "api/image_service.h"
 #include "api/lock.h"
 #include "api/paths.h"
@@ -118,10 +119,12 @@ class Daemon {
     service_->set_remote_digest([this](const std::string& reference, const nlohmann::json& access) {
       return registries_->remote_digest(reference, access);
     });
-    images_->store().set_users([this] { return service_->images_in_use(); });
     image_service_ = std::make_unique<api::ImageService>(
         *images_, runtime::Folders{.app_root = paths_.app_root, .run_root = paths_.run_root},
         [this] { return service_->snapshot(); });
+    builds_ = TRY(api::Builds::open({.root = paths_.app_root + "/builds"}, *images_, *runtime_,
+                                    {.reconciler = *reconciler_, .workers = *workers_}, {}));
+    images_->store().set_users([this] { return images_in_use(); });
     reconciler_->on_notice(
         [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });
     reconciler_->start([this](const Result<>& ready) {
@@ -140,6 +143,13 @@ class Daemon {
     return report.reason.empty() ? report.name : report.name + ": " + report.reason;
   }
 
+  /// By containers, and by the cache of builds.
+  Result<std::set<std::string>> images_in_use() {
+    std::set<std::string> digests = builds_->digests();
+    digests.merge(TRY(service_->images_in_use()));
+    return digests;
+  }
+
   reconciler::Ports ports() { return {*runtime_, *network_, *images_, *store_, *workers_}; }
 
   Result<> serve() {
@@ -147,8 +157,10 @@ class Daemon {
     std::vector<api::Route> routes = service_->routes();
     for (api::Route& route : image_service_->routes()) routes.push_back(std::move(route));
     for (api::Route& route : registries_->routes()) routes.push_back(std::move(route));
+    for (api::Route& route : builds_->routes()) routes.push_back(std::move(route));
     server_ = TRY(api::HttpServer::start(std::move(listener), std::move(routes),
                                          {.protocol = std::string(api::upgrade_protocol)}));
+    api::remove_left_machines({.reconciler = *reconciler_, .workers = *workers_});
     spdlog::info("ready, serving {}", paths_.api_socket());
     collect_garbage();
     return {};
@@ -199,6 +211,7 @@ class Daemon {
   void close() {
     std::thread closing([this] {
       server_.reset();
+      builds_.reset();
       workers_->post([this] { ::uv_stop(&loop_); });
     });
     ::uv_run(&loop_, UV_RUN_DEFAULT);
@@ -227,6 +240,7 @@ class Daemon {
   std::unique_ptr<api::Service> service_;
   std::unique_ptr<api::ImageService> image_service_;
   std::unique_ptr<api::RegistryService> registries_;
+  std::unique_ptr<api::Builds> builds_;
   std::unique_ptr<api::HttpServer> server_;
   std::vector<base::UvHandle<uv_signal_t>> signals_;
   Result<> outcome_;

@@ -37,6 +37,14 @@
 ///   GET    /v1/containers/ID/logs?follow=1&last=N&boot=1        output frames, chunked
 ///   POST   /v1/containers/ID/attach?from_start=1                upgrade: frames both ways
 ///   POST   /v1/containers/ID/exec            ExecRequest fields; upgrade: frames both ways
+///   POST   /v1/builds                        body: a line of JSON (below), then the context's tar
+///                                            if the line says so; answer: lines, see below
+///   GET    /v1/builder                       {"started", "cpus", "memory_bytes", "builds",
+///                                            "cache_bytes", "cache_entries"}
+///   POST   /v1/builder                       {"start": {cpus?, memory_bytes?, dns?}}, or
+///                                            {"stop": true}, or {"delete": true, "force"?}
+///   POST   /v1/builder/prune                 {"all"?, "keep_bytes"?} → {"entries",
+///                                            "reclaimed_bytes"}
 ///   GET    /v1/notices?project=P             lines of JSON, one ContainerNotice each, for ever;
 ///                                            the first line is {"type": "ready"}
 ///
@@ -65,6 +73,17 @@
 /// {"identity_token"} or {"registry_token"}}, "hosts": {HOST: {"scheme", "mirrors": [URLs],
 /// "insecure": bool, "ca", "client_certificate", "client_key": PEM, "realms": [hosts]}},
 /// "proxy": {"http", "https", "none"}}
+/// The line of /v1/builds: {"context": {"folder": absolute path} | {"git": address} |
+/// {"tar": true}, "dockerfile"? (its text), "dockerfile_path"? (in the context), "ignore"?,
+/// "contexts": {name: folder or docker-image://name}, "target", "arguments", "labels", "tags",
+/// "platforms", "no_cache", "pull", "network" (bool), "privileged", "extra_hosts", "secrets":
+/// [{"id", "data": base64}], "ssh": {id: socket}, "cpus", "memory_bytes", "shm_bytes", "dns",
+/// "dns_search", "dns_options", "dns_domain", "source_date_epoch", "check", "output":
+/// image|oci|tar|local, "cache_from", "cache_to"}. Lines of its answer: {"type": "started", "id",
+/// "name"}, {"type": "output", "id", "stream", "data": base64}, {"type": "ended", "id", "cached",
+/// "cancelled", "problem"}, {"type": "warning", "text"}, {"type": "file", "data": base64} (pieces
+/// of the tar of `output` tar and local), and at the end {"type": "result", "success", "digest",
+/// "config", "tags", "warnings"} or "code" and "message". A client that hangs up ends the build.
 ///
 /// Frame: 1 byte kind, 4 bytes big-endian length (at most frame_bytes_max), payload.
 
