@@ -17,6 +17,7 @@
 #include "cli/console.h"
 #include "cli/context.h"
 #include "cli/registry_settings.h"
+#include "cli/stack_builds.h"
 #include "cli/stack_files.h"
 #include "cli/transfer.h"
 #include "planner/plan.h"
@@ -110,6 +111,7 @@ Round up_round(const spec::Stack& stack, const Parsed& parsed, const json& optio
 std::optional<std::string> contradiction(const Parsed& parsed) {
   constexpr std::pair<const char*, const char*> pairs[] = {
       {"force-recreate", "no-recreate"},
+      {"build", "no-build"},
       {"watch", "detach"},
       {"watch", "wait"},
       {"watch", "no-start"},
@@ -124,6 +126,12 @@ std::optional<std::string> contradiction(const Parsed& parsed) {
 }
 
 // ---- up ----------------------------------------------------------------------------------------
+
+Result<> build_first(const Context& context, const Parsed& parsed, const spec::Stack& stack) {
+  return build_services(
+      context, stack,
+      TRY(services_to_build(context, stack, chosen_services(stack, parsed), which_builds(parsed))));
+}
 
 /// Re-reads the files for `--watch`.
 std::optional<Round> read_again(const Context& context, const Parsed& parsed,
@@ -191,6 +199,7 @@ Result<int> up(Context& context, const Parsed& parsed) {
   if (!files.stack)
     return base::fail(ErrorCode::InvalidArgument, "the stack has {} error(s); nothing was changed",
                       files.errors);
+  TRY(build_first(context, parsed, *files.stack));
   TRY(bring_images(context, parsed, *files.stack));
   const bool stays = !parsed.has("detach") && !parsed.has("wait") && !parsed.has("no-start");
   if (stays) return up_attached(context, parsed, std::move(files), *options);
@@ -266,6 +275,8 @@ std::vector<Flag> convergence_flags() {
   return {
       {.name = "force-recreate", .help = "Replace containers that have not changed, too"},
       {.name = "no-recreate", .help = "Leave containers that have changed as they are"},
+      {.name = "build", .help = "Build images of services with a build section again"},
+      {.name = "no-build", .help = "Build nothing: an image that is missing is an error"},
       {.name = "no-start", .help = "Make them, but start nothing"},
       {.name = "no-deps", .help = "Without the services they depend on"},
       {.name = "remove-orphans", .help = "Remove containers of services that are gone"},

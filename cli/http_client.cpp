@@ -75,8 +75,9 @@ std::string head_of(const Request& request, std::optional<uint64_t> upload_bytes
     head += fmt::format("Connection: Upgrade\r\nUpgrade: {}\r\n", request.upgrade);
   if (request.body_fd >= 0) {
     head += "Content-Type: application/octet-stream\r\n";
-    head += upload_bytes ? fmt::format("Content-Length: {}\r\n", *upload_bytes)
-                         : std::string("Transfer-Encoding: chunked\r\n");
+    head += upload_bytes
+                ? fmt::format("Content-Length: {}\r\n", request.body.size() + *upload_bytes)
+                : std::string("Transfer-Encoding: chunked\r\n");
     return head + "\r\n";
   }
   if (!request.body.empty()) head += "Content-Type: application/json\r\n";
@@ -153,9 +154,14 @@ Result<> ask(int socket, const Request& request) {
   bound_sending(socket);
   const std::optional<uint64_t> upload_bytes =
       request.body_fd >= 0 ? bytes_left(request.body_fd) : std::nullopt;
-  TRY_DURING(base::write_all(socket, head_of(request, upload_bytes) + request.body),
-             "ask the daemon");
-  if (request.body_fd >= 0) TRY(upload(socket, request, !upload_bytes));
+  std::string begin = head_of(request, upload_bytes);
+  const bool chunked = request.body_fd >= 0 && !upload_bytes;
+  if (chunked && !request.body.empty())
+    begin += fmt::format("{:x}\r\n{}\r\n", request.body.size(), request.body);
+  else
+    begin += request.body;
+  TRY_DURING(base::write_all(socket, begin), "ask the daemon");
+  if (request.body_fd >= 0) TRY(upload(socket, request, chunked));
   return {};
 }
 

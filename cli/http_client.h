@@ -17,9 +17,9 @@ namespace cli {
 struct Request {
   std::string method = "GET";
   std::string target;   ///< `/v1/containers?all=1`, already percent-encoded.
-  std::string body;     ///< JSON; sent with its length.
+  std::string body;     ///< JSON; sent with its length, or in front of `body_fd`.
   std::string upgrade;  ///< Protocol to switch to; empty: an ordinary request.
-  int body_fd = -1;     ///< Read to its end and sent instead of `body`.
+  int body_fd = -1;     ///< Read to its end and sent behind `body`.
   int cancel_fd = -1;   ///< Once it is readable, the exchange ends with Cancelled.
   /// How long the daemon may be silent; -1: as long as it likes.
   int silence_ms_max = base::limits::cli_answer_timeout_ms;

@@ -331,12 +331,17 @@ class UpPlanner {
     std::string digest;
     if (replicas > 0) {
       const auto found = actual_.image_digests.find(service.image);
-      if (found == actual_.image_digests.end())
+      const auto build = wanted_.builds.find(name);
+      if (found == actual_.image_digests.end() && build != wanted_.builds.end())
+        draft_.note(NoteKind::Warning, "service." + name,
+                    fmt::format("its image '{}' does not exist; `up` builds it from {}",
+                                service.image, build->second.context));
+      else if (found == actual_.image_digests.end())
         return base::fail(ErrorCode::NotFound,
                           "image '{}' of service '{}' is not in the image store; bring it in with "
                           "'container image load'",
                           service.image, name);
-      digest = found->second;
+      if (found != actual_.image_digests.end()) digest = found->second;
     }
     const spec::Service applied = expand(service);
     std::vector<const ContainerRecord*> kept = scale_down(name, applied, digest, replicas);
