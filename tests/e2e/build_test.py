@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""`container build`, as somebody typing it sees it: real steps in real machines."""
+import http.server
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tarfile
+import threading
+
+import system
+from system import IMAGE, SystemTest, wait_until
+
+
+class Build(SystemTest):
+    def setUp(self):
+        self.context = self.system.folder / self.id().rsplit(".", 1)[1]
+        self.context.mkdir()
+
+    def write(self, name, content, mode=0o644):
+        path = self.context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        path.chmod(mode)
+        return path
+
+    def build(self, dockerfile, *words, check=True, **options):
+        self.write("Dockerfile", dockerfile)
+        return self.system.run("build", *words, str(self.context), check=check, **options)
+
+    def inside(self, image, script):
+        return self.system.output("run", "--rm", "--network", "none", image, "sh", "-c", script)
+
+    def config(self, image):
+        return self.system.json("image", "inspect", image)[0]["variants"][0]["config"]
+
+    def machines_of_builds(self):
+        return [name for name in self.system.containers() if name.startswith("build-")]
+
+    def test_what_is_built_runs(self):
+        self.write("app", "#!/bin/sh\necho app $(cat /made)\n", 0o755)
+        done = self.build(f"FROM {IMAGE}\nCOPY app /bin/app\nRUN echo by a step > /made\n"
+                          "ENTRYPOINT [\"app\"]\n", "-t", "t/runs:1", "--progress", "plain")
+        self.assertEqual(done.stdout, "t/runs:1\n")
+        self.assertRegex(done.stderr, r"#\d+ \[2/3\] COPY app /bin/app\n")
+        self.assertRegex(done.stderr, r"#\d+ DONE \d+\.\ds\n")
+        self.assertEqual(self.system.output("run", "--rm", "--network", "none", "t/runs:1"),
+                         "app by a step\n")
+
+        again = self.build(f"FROM {IMAGE}\nCOPY app /bin/app\nRUN echo by a step > /made\n"
+                           "ENTRYPOINT [\"app\"]\n", "-t", "t/runs:2", "--progress", "plain")
+        self.assertEqual(again.stderr.count("CACHED"), 2)
+        wait_until(lambda: not self.machines_of_builds(), "the build's machine to be removed")
+
+    def test_stages_mounts_and_secrets(self):
+        self.write("token", "CANARY-5417")
+        self.write("data/x", "from the context")
+        done = self.build(
+            f"FROM {IMAGE} AS make\n"
+            "RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = CANARY-5417 "
+            "&& mkdir /out && echo made > /out/file\n"
+            f"FROM {IMAGE}\n"
+            "COPY --from=make --chown=7:8 /out /srv\n"
+            "RUN --mount=type=bind,source=data,target=/data cp /data/x /copied && "
+            "! touch /data/new 2>/dev/null\n"
+            "RUN --mount=type=cache,target=/cache echo once >> /cache/n && cp /cache/n /n\n"
+            "RUN --mount=type=tmpfs,target=/gone touch /gone/x\n",
+            "-t", "t/mounts:1", "--secret", "id=token,src=token", cwd=self.context)
+        self.assert_exit(done, 0)
+        self.assertEqual(
+            self.inside("t/mounts:1", "stat -c '%u:%g' /srv/file; cat /srv/file /copied; "
+                        "cat /n; ls /data /cache /gone /run/secrets 2>/dev/null | wc -l"),
+            "7:8\nmade\nfrom the contextonce\n0\n")
+        hits = subprocess.run(["grep", "-rl", "CANARY-5417", str(self.system.app_root)],
+                              stdout=subprocess.PIPE, text=True, check=False).stdout
+        self.assertEqual(hits, "")
+
+    def test_a_step_that_fails_shows_where_and_why(self):
+        done = self.build(f"FROM {IMAGE}\nRUN true\nRUN echo the reason >&2; exit 7\n",
+                          "-t", "t/fails:1", check=False)
+        self.assert_exit(done, 1)
+        self.assertIn("Dockerfile:3:1: error: the command ended with exit code 7", done.stderr)
+        self.assertIn("RUN echo the reason >&2; exit 7", done.stderr)
+        self.assertIn("^", done.stderr)
+        self.assertIn("its last output:\nthe reason\n", done.stderr)
+        self.assertNotIn("t/fails", self.system.output("image", "ls"))
+        wait_until(lambda: not self.machines_of_builds(), "the machine of a failed build to go")
+
+    def test_a_build_that_is_interrupted_leaves_nothing(self):
+        self.write("Dockerfile", f"FROM {IMAGE}\nRUN echo begun; sleep 600\n")
+        build = self.system.open("build", "--progress", "plain", str(self.context))
+        for line in build.stderr:
+            if b"begun" in line and b"RUN" not in line:
+                break
+        build.send_signal(signal.SIGINT)
+        build.wait(timeout=10)
+        build.stdout.close()
+        build.stderr.close()
+        wait_until(lambda: not self.machines_of_builds(), "the machine to be removed")
+        wait_until(lambda: not any((self.system.app_root / "builds/work").iterdir()),
+                   "the build's folder to be removed")
+
+    def test_a_context_from_stdin_and_files_as_output(self):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            for name, text in (("Dockerfile", "FROM scratch\nCOPY a b /x/\n"), ("a", "1"),
+                               ("b", "2"), ("c", "3")):
+                member = tarfile.TarInfo(name)
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text.encode()))
+        target = self.context / "out"
+        self.system.run("build", "-o", f"type=local,dest={target}", "-", text=False,
+                        input=archive.getvalue())
+        self.assertEqual(sorted(str(path.relative_to(target)) for path in target.rglob("*")),
+                         ["x", "x/a", "x/b"])
+        files = self.context / "files.tar"
+        self.system.run("build", "-o", f"type=tar,dest={files}", "-", text=False,
+                        input=archive.getvalue())
+        with tarfile.open(files) as tar:
+            self.assertEqual(tar.extractfile("x/b").read(), b"2")
+
+    def test_special_files_and_links_of_a_context(self):
+        os.mkfifo(self.context / "pipe")
+        self.write("file", "text")
+        os.symlink("/etc/passwd", self.context / "outside")
+        done = self.build("FROM scratch\nCOPY file outside /x/\n", "-t", "t/special:1",
+                          check=False, timeout=20)
+        if done.returncode == 0:  # the link itself may come, never what it leads to
+            self.system.run("build", "-o", f"type=local,dest={self.context / 'out'}",
+                            str(self.context))
+            self.assertTrue((self.context / "out/x/outside").is_symlink())
+        done = self.build("FROM scratch\nCOPY ../secret /x\n", check=False)
+        self.assertNotEqual(done.returncode, 0)
+
+    def test_add_of_an_address_checks_its_digest(self):
+        class Answer(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", "5")
+                self.end_headers()
+                self.wfile.write(b"hello")
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        address = f"http://127.0.0.1:{server.server_port}/name"
+        good = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        self.build(f"FROM scratch\nADD --checksum=sha256:{good} {address} /x/\n",
+                   "-o", f"type=local,dest={self.context / 'out'}")
+        self.assertEqual((self.context / "out/x/name").read_text(), "hello")
+        done = self.build(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {address} /x/\n",
+                          check=False)
+        self.assertIn("has the checksum sha256:2cf24dba", done.stderr)
+
+    def test_check_builds_nothing(self):
+        done = self.build("FROM scratch AS Upper\nFROM scratch as lower\nMAINTAINER me\n",
+                          "--check", check=False)
+        self.assert_exit(done, 1)
+        self.assertIn("Dockerfile:", done.stderr)
+
+    def test_a_stack_builds_what_is_missing(self):
+        self.write("web/Dockerfile", f"FROM {IMAGE}\nCOPY page /page\n"
+                                     "CMD [\"sh\", \"-c\", \"cat /page; sleep 100\"]\n")
+        self.write("web/page", "built page\n")
+        self.write("compose.yaml", "services:\n  web:\n    build: ./web\n    network_mode: none\n")
+        plan = self.system.run("plan", "-p", "shop", cwd=self.context)
+        self.assertIn("shop-web", plan.stderr + plan.stdout)
+        self.system.run("up", "-d", "-p", "shop", cwd=self.context)
+        wait_until(lambda: "built page" in self.system.output("logs", "shop-web-1"), "the page")
+        self.write("web/page", "another page\n")
+        quiet = self.system.run("up", "-d", "-p", "shop", cwd=self.context)
+        self.assertNotIn("Building", quiet.stderr)
+        self.system.run("up", "-d", "--build", "-p", "shop", cwd=self.context)
+        wait_until(lambda: "another page" in self.system.output("logs", "shop-web-1"), "the other")
+        self.system.run("down", "-p", "shop", cwd=self.context)
+
+    def test_the_builder_and_its_cache(self):
+        self.assertEqual(self.system.output("builder", "status"), "builder is not running\n")
+        self.system.run("builder", "start", "--cpus", "1", "--memory", "512m")
+        self.assertRegex(self.system.output("builder", "status"),
+                         r"builder +- +running +- +1 +512 MB")
+        self.system.run("builder", "stop")
+        self.write("x", "x")
+        self.build("FROM scratch\nCOPY x /\n", "-t", "t/cached:1")
+        pruned = self.system.run("builder", "prune")
+        self.assertRegex(pruned.stderr, r"Forgot [1-9]\d* steps")
+        self.assertIn("t/cached", self.system.output("image", "ls"))
+
+
+if __name__ == "__main__":
+    system.main()
