@@ -93,7 +93,7 @@ Result<LayerRef> Content::add_layer(const Produce& produce) {
       base::fail(ErrorCode::Internal, "the layer's writer has not run");
   std::thread writer([&] {
     stored = image::pack_layer(ports_.store, *lease_,
-                                [&](std::span<char> buffer) { return pipe.read(buffer); });
+                               [&](std::span<char> buffer) { return pipe.read(buffer); });
     pipe.leave();
   });
   const Result<> produced = produce([&](std::string_view bytes) { return pipe.write(bytes); });
