@@ -22,9 +22,9 @@ Command make_root() {
   Command root{.name = "container",
                .summary = "Containers, each in a virtual machine of its own",
                .flags = {{.name = "version", .help = "Show the version"}}};
-  for (std::vector<Command> part : {process_commands(), container_commands(), stack_commands(),
-                                    image_commands(), build_commands(), registry_commands(),
-                                    system_commands()})
+  for (std::vector<Command> part :
+       {process_commands(), container_commands(), stack_commands(), image_commands(),
+        build_commands(), registry_commands(), system_commands()})
     for (Command& command : part) root.commands.push_back(std::move(command));
   root.commands.push_back({.name = "help",
                            .group = "System",
