@@ -153,15 +153,17 @@ Result<> Builds::spool(std::string first_bytes, ByteStream& body, Job& job) cons
   const base::UniqueFd file =
       TRY(base::open_file(job.order.request.context_tar, O_WRONLY | O_CREAT | O_EXCL));
   uint64_t total = 0;
-  while (!first_bytes.empty()) {
-    total += first_bytes.size();
+  // The line may have come alone: only a read that gives nothing is the end.
+  std::string piece = std::move(first_bytes);
+  do {
+    total += piece.size();
     if (total > limits::context_bytes_max)
       return base::fail(ErrorCode::InvalidArgument, "the context is larger than {} GiB",
                         limits::context_bytes_max >> 30);
-    TRY_DURING(base::write_all(file.get(), first_bytes), "store the context");
-    first_bytes.resize(piece_bytes);
-    first_bytes.resize(body.read(first_bytes, -1));
-  }
+    TRY_DURING(base::write_all(file.get(), piece), "store the context");
+    piece.resize(piece_bytes);
+    piece.resize(body.read(piece, -1));
+  } while (!piece.empty());
   return {};
 }
 

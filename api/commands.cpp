@@ -406,6 +406,14 @@ std::vector<std::string> image_references(const Command& command) {
   return {references.begin(), references.end()};
 }
 
+std::set<std::string> built_images(const Command& command) {
+  std::set<std::string> references;
+  if (const auto* up = std::get_if<UpCommand>(&command))
+    for (const auto& [name, service] : up->stack.services)
+      if (up->stack.builds.contains(name)) references.insert(service.image);
+  return references;
+}
+
 Result<Plan> make_plan(const Command& command, const Snapshot& actual) {
   return std::visit(
       base::overloaded{

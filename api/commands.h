@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -74,6 +75,8 @@ base::Result<CommandRequest> command_from_json(const nlohmann::json& json);
 
 /// Images as the services of the command write them, each once.
 std::vector<std::string> image_references(const Command& command);
+/// Of those, what the stack builds itself: no registry is asked for it.
+std::set<std::string> built_images(const Command& command);
 
 /// `actual.image_digests` holds the digests of those `image_references` that exist.
 base::Result<planner::Plan> make_plan(const Command& command, const planner::Snapshot& actual);

@@ -207,8 +207,10 @@ Service::Reply Service::plan(const HttpRequest& request) {
   const CommandRequest asked = TRY(command_from_json(body));
   planner::Snapshot actual = TRY(snapshot_for(asked.command));
   std::vector<planner::Note> notes;
+  const std::set<std::string> built = built_images(asked.command);
   for (const std::string& reference : image_references(asked.command)) {
-    if (access.is_null() || actual.image_digests.contains(reference)) continue;
+    if (access.is_null() || actual.image_digests.contains(reference) || built.contains(reference))
+      continue;
     const std::string digest =
         TRY_DURING(remote_digest_(reference, access), "look for image '{}'", reference);
     actual.image_digests.emplace(reference, digest);

@@ -93,11 +93,12 @@ Result<json> transfer_with(const Context& context, const Parsed& parsed, const s
   return converse(context, request, view);
 }
 
-/// Image and platform of each service, once.
+/// Image and platform of each service, once; what the stack builds itself comes from no registry.
 std::set<std::pair<std::string, std::string>> images_of(const spec::Stack& stack) {
   std::set<std::pair<std::string, std::string>> images;
   for (const auto& [name, service] : stack.services)
-    if (!service.image.empty()) images.emplace(service.image, service.platform.value_or(""));
+    if (!service.image.empty() && !stack.builds.contains(name))
+      images.emplace(service.image, service.platform.value_or(""));
   return images;
 }
 
