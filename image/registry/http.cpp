@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -476,6 +477,30 @@ int Loop::on_timer(CURLM*, long milliseconds, void* self) {
   return 0;
 }
 
+namespace {
+
+/// Where the connection leads, also if it was kept from an earlier request and not opened for this.
+void note_peer(Transfer& transfer) {
+  const char* text = nullptr;
+  if (!transfer.request.transport.proxy.empty() ||
+      ::curl_easy_getinfo(transfer.easy, CURLINFO_PRIMARY_IP, &text) != CURLE_OK || text == nullptr)
+    return;
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  const sockaddr* address = nullptr;
+  if (::inet_pton(AF_INET, text, &four.sin_addr) == 1)
+    address = reinterpret_cast<const sockaddr*>(&four);
+  else if (::inet_pton(AF_INET6, text, &six.sin6_addr) == 1)
+    address = reinterpret_cast<const sockaddr*>(&six);
+  if (address == nullptr) return;
+  transfer.parsed.reached.loopback = transfer.parsed.reached.loopback || is_loopback(address);
+  transfer.parsed.reached.link_local = transfer.parsed.reached.link_local || is_link_local(address);
+}
+
+}  // namespace
+
 /// Lines of the answer's head; those of an interim answer (1xx) are forgotten.
 size_t Loop::on_header(char* bytes, size_t, size_t count, void* self) {
   auto& transfer = *static_cast<Transfer*>(self);
@@ -494,6 +519,7 @@ size_t Loop::on_header(char* bytes, size_t, size_t count, void* self) {
     ::curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
     transfer.parsed.status = static_cast<int>(status);
     if (status < 200 || transfer.head_done) return count;  // interim, or a trailer
+    note_peer(transfer);
     transfer.head_done = true;
     transfer.changed.notify_all();
     return count;
