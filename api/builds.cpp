@@ -82,8 +82,8 @@ Result<std::unique_ptr<Builds>> Builds::open(BuildsOptions options, image::Image
                                              reconciler::BuildPort& builds, PlanRunner runner,
                                              Fetch fetch) {
   // What builds of an earlier daemon left half done.
-  TRY(base::remove_tree(options.root + "/work"));
-  for (const char* folder : {"/work", "/mounts"})
+  TRY(base::remove_tree(options.root + "/running"));
+  for (const char* folder : {"/running", "/mounts"})
     TRY(base::make_directories(options.root + folder));
   return std::unique_ptr<Builds>(
       new Builds(std::move(options), images, builds, runner, std::move(fetch)));
@@ -129,7 +129,7 @@ Result<HttpReply> Builds::start(ByteStream& body) {
   job->order = TRY(
       build_order_from_json(TRY(base::parse_json(bytes.substr(0, end))), options_.architecture));
   size_machine(job->order);
-  job->folder = fmt::format("{}/work/{}", options_.root, base::random_hex(8));
+  job->folder = fmt::format("{}/running/{}", options_.root, base::random_hex(8));
   TRY(base::make_directories(job->folder));
   Result<> spooled = spool(bytes.substr(end + 1), body, *job);
   if (!spooled) {
@@ -188,6 +188,10 @@ void Builds::run(const std::shared_ptr<Job>& job) {
 }
 
 Result<json> Builds::build(Job& job) {
+  if (job.order.request.pull && !fetch_)
+    return base::fail(ErrorCode::Unsupported,
+                      "builds do not ask registries yet; bring newer images with `container image "
+                      "pull`, then build without --pull");
   BuildMachines machines(runner_, builds_, job.order.machine, job.order.request.network,
                          job.cancellation);
   const builder::BuildPorts ports{

@@ -312,7 +312,7 @@ std::vector<Flag> build_flags() {
       {"platform", '\0', "OS/ARCH", "Build for this platform; wins over --os and --arch"},
       {"privileged", '\0', "", "Steps may do everything inside their machine"},
       {"progress", '\0', "auto|plain|tty|json", "How to show what happens"},
-      {"pull", '\0', "", "Ask the registry for newer base images"},
+      {"pull", '\0', "", "Refused until builds can ask registries"},
       {"quiet", 'q', "", "Print the image's digest only"},
       {"secret", '\0', "id=NAME[,env=NAME|,src=FILE]", "A secret for RUN --mount=type=secret"},
       {"shm-size", '\0', "SIZE", "Size of /dev/shm"},

@@ -14,11 +14,11 @@ using base::Result;
 using Words = std::vector<std::string>;
 
 cli::Surroundings surroundings() {
-  return {.working_directory = "/work",
+  return {.working_directory = "/project",
           .home_directory = "/home/me",
           .environment = {{"COLOUR", "blue"}},
           .read_file = [](const std::string& path) -> Result<std::string> {
-            if (path == "/work/vars") return "A=1\n# no\nCOLOUR\nB=\"2\"\n";
+            if (path == "/project/vars") return "A=1\n# no\nCOLOUR\nB=\"2\"\n";
             return base::fail(base::ErrorCode::NotFound, "no '{}'", path);
           }};
 }
@@ -113,11 +113,11 @@ TEST_CASE("mounts in their three spellings, relative to here") {
       if (mount.target == target) return mount;
     return spec::Mount{};
   };
-  CHECK(at("/data").source == "/work/sub/data");
+  CHECK(at("/data").source == "/project/sub/data");
   CHECK(at("/data").read_only);
   CHECK(at("/keep").type == spec::MountType::Volume);
   CHECK(at("/scratch").type == spec::MountType::Tmpfs);
-  CHECK(at("/src").source == "/work/src");
+  CHECK(at("/src").source == "/project/src");
   CHECK(at("/src").read_only);
   CHECK(read({"-v", "keep:/keep"})->stack.volumes.at("keep").name == "keep");
   CHECK(problem({"--mount", "type=bind,colour=red,target=/x"}).find("--mount") == 0);

@@ -11,7 +11,7 @@ namespace planner::test {
 inline spec::Stack shop() {
   spec::Stack stack;
   stack.name = "shop";
-  stack.working_dir = "/work/shop";
+  stack.working_dir = "/project/shop";
   stack.networks["default"].name = "shop_default";
   stack.volumes["data"].name = "shop_data";
   return stack;

@@ -99,7 +99,7 @@ class Build(SystemTest):
         build.stdout.close()
         build.stderr.close()
         wait_until(lambda: not self.machines_of_builds(), "the machine to be removed")
-        wait_until(lambda: not any((self.system.app_root / "builds/work").iterdir()),
+        wait_until(lambda: not any((self.system.app_root / "builds/running").iterdir()),
                    "the build's folder to be removed")
 
     def test_a_context_from_stdin_and_files_as_output(self):
@@ -179,6 +179,11 @@ class Build(SystemTest):
         self.system.run("up", "-d", "--build", "-p", "shop", cwd=self.context)
         wait_until(lambda: "another page" in self.system.output("logs", "shop-web-1"), "the other")
         self.system.run("down", "-p", "shop", cwd=self.context)
+
+    def test_asking_a_registry_for_newer_images_is_refused_and_says_what_to_do(self):
+        done = self.build(f"FROM {IMAGE}\n", "--pull", check=False)
+        self.assert_exit(done, 1)
+        self.assertIn("container image pull", done.stderr)
 
     def test_the_builder_and_its_cache(self):
         self.assertEqual(self.system.output("builder", "status"), "builder is not running\n")

@@ -28,7 +28,7 @@ class StackMaker {
   spec::Stack make(const std::string& project, bool calm) {
     spec::Stack stack;
     stack.name = project;
-    stack.working_dir = "/work/" + project;
+    stack.working_dir = "/project/" + project;
     for (const char* key : {"default", "back"}) {
       spec::Network network;
       network.name = project + "_" + key;
