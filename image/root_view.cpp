@@ -39,7 +39,8 @@ struct Inode {
   uint64_t data = 0;  ///< Offset of whole blocks in the disk.
   uint64_t tail = 0;  ///< Offset of what follows the whole blocks; inline layout.
   bool inlined = false;
-  bool opaque = false;  ///< Hides the folder of the layers below.
+  bool opaque = false;   ///< Hides the folder of the layers below.
+  bool implied = false;  ///< Its layer does not list it: it looks as the folder below does.
   bool is_folder() const { return S_ISDIR(node.mode); }
   bool is_whiteout() const {
     return S_ISCHR(node.mode) && node.device_major == 0 && node.device_minor == 0;
@@ -185,6 +186,7 @@ Result<> Disk::add_xattr(Inode& inode, uint64_t offset, uint64_t end, uint64_t& 
   const std::string_view value = body.substr(name_bytes);
   if (name.starts_with(overlay_prefix)) {
     inode.opaque = inode.opaque || (name == "trusted.overlay.opaque" && value == "y");
+    inode.implied = inode.implied || (name == "trusted.overlay.implied" && value == "y");
     return {};
   }
   inode.node.xattrs.emplace_back(std::move(name), std::string(value));
@@ -292,6 +294,11 @@ class MergedView final : public RootView {
       TRY(disk.for_each(inode, [&, at = layer](std::string_view name, uint64_t nid) -> Result<> {
         if (!decided.emplace(name).second) return {};  // an upper layer has said what it is
         Merged child{.top = TRY(disk.inode(nid)), .layer = at, .folders = {}};
+        if (child.top.implied) {
+          std::optional<Merged> whole = TRY(this->child(folder, name));
+          if (!whole) return {};
+          child = std::move(*whole);
+        }
         if (!child.top.is_whiteout()) children.emplace(name, shown(child));
         return {};
       }));
@@ -331,7 +338,17 @@ class MergedView final : public RootView {
       merged.folders.emplace_back(layer, std::move(inode));
       if (opaque) break;
     }
+    look_as_below(merged);
     return merged;
+  }
+
+  /// Owner, mode, time and attributes of a folder come from the topmost layer that lists it.
+  static void look_as_below(Merged& merged) {
+    for (const auto& [layer, inode] : merged.folders) {
+      if (inode.implied) continue;
+      merged.top.node = inode.node;
+      return;
+    }
   }
 
   /// The child of a merged folder; nullopt if it has none of that name.
@@ -348,6 +365,7 @@ class MergedView final : public RootView {
       if (found.is_folder()) merged->folders.emplace_back(layer, std::move(found));
       if (ends) break;
     }
+    if (merged) look_as_below(*merged);
     return merged;
   }
 

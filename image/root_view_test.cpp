@@ -154,6 +154,22 @@ TEST_CASE("upper layers add, replace and hide") {
   CHECK(view->node("folder/in").error().code() == base::ErrorCode::NotFound);
 }
 
+TEST_CASE("a folder that a layer does not list looks as the one below") {
+  Layers layers;
+  layers
+      .add({{.name = "./", .type = '5', .mode = 0711},
+            {.name = "d/", .type = '5', .mode = 01777, .user = 5},
+            {.name = "d/a", .content = "1"}})
+      .add({{.name = "d/b", .content = "2"}, {.name = "only/here", .content = "3"}});
+  const auto view = layers.open();
+  CHECK(view->node("")->mode == (S_IFDIR | 0711));
+  CHECK(view->node("d")->mode == (S_IFDIR | 01777));
+  CHECK(view->node("d")->user == 5);
+  CHECK(view->list("")->at(0).second.mode == (S_IFDIR | 01777));
+  CHECK(names(*view, "d") == "a b ");
+  CHECK(view->node("only")->mode == (S_IFDIR | 0755));
+}
+
 TEST_CASE("what a middle layer hides does not come back") {
   Layers layers;
   layers.add({{.name = "d/a", .content = "1"}})
