@@ -33,7 +33,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests/e2e")]
 import registries  # noqa: E402
 import system  # noqa: E402
 from measure import Table  # noqa: E402
-from podman import CannotRun, Podman  # noqa: E402
+from peers import CannotRun, Podman  # noqa: E402
 
 BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / "build").resolve()
 RUNS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
@@ -269,7 +269,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         registry = registries.Registry(folder / "registry")
-        peer = Podman(folder, system.image_archive(), system.IMAGE)
+        peer = Podman(folder, system.image_archive(), system.IMAGE, own_network=False)
         try:
             try:
                 peer.open()
