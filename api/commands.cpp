@@ -184,6 +184,10 @@ Result<Command> read_create(const json& object) {
                       create.stack.services.size());
   create.start = TRY(read_flag(object, "start"));
   create.auto_remove = TRY(read_flag(object, "auto_remove"));
+  create.attach = TRY(read_flag(object, "attach"));
+  create.trace = TRY(read_flag(object, "trace"));
+  if (create.attach && !create.start)
+    return base::fail(ErrorCode::InvalidArgument, "attach needs start");
   return create;
 }
 
@@ -223,7 +227,7 @@ const std::vector<Reader>& readers() {
   static const std::vector<Reader> all = {
       {"up", {"stack", "options"}, read_up},
       {"down", {"project", "options"}, read_down},
-      {"create", {"stack", "start", "auto_remove"}, read_create},
+      {"create", {"stack", "start", "auto_remove", "attach", "trace"}, read_create},
       {"start", {"ids", "all"}, read_start},
       {"stop", {"ids", "all", "signal", "grace_ms"}, read_stop},
       {"kill", {"ids", "all", "signal"}, read_kill},

@@ -40,6 +40,8 @@ struct CreateCommand {
   spec::Stack stack;
   bool start = false;
   bool auto_remove = false;
+  bool attach = false;  ///< Needs `start`.
+  bool trace = false;
 };
 struct StartCommand {
   Chosen chosen;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <thread>
 
 #include <sys/socket.h>
@@ -19,18 +20,29 @@ using base::Result;
 
 constexpr size_t receive_bytes = 64u << 10;
 
-Result<> send_frame(int socket, FrameKind kind, std::string_view payload) {
-  std::string bytes;
-  append_frame(bytes, kind, payload);
-  std::string_view left = bytes;
-  while (!left.empty()) {
-    const ssize_t count = ::send(socket, left.data(), left.size(), MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return base::fail_errno(errno, "send to the client");
-    left.remove_prefix(static_cast<size_t>(count));
+/// Frames of several threads, each whole.
+class Sender {
+ public:
+  explicit Sender(int socket) : socket_(socket) {}
+
+  Result<> send(FrameKind kind, std::string_view payload) {
+    std::string bytes;
+    append_frame(bytes, kind, payload);
+    std::string_view left = bytes;
+    const std::lock_guard lock(mutex_);
+    while (!left.empty()) {
+      const ssize_t count = ::send(socket_, left.data(), left.size(), MSG_NOSIGNAL);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return base::fail_errno(errno, "send to the client");
+      left.remove_prefix(static_cast<size_t>(count));
+    }
+    return {};
   }
-  return {};
-}
+
+ private:
+  const int socket_;
+  std::mutex mutex_;
+};
 
 uint16_t small_number(const nlohmann::json& object, const char* key, int64_t fallback) {
   const int64_t value = base::json_int_or(object, key, fallback);
@@ -52,7 +64,8 @@ Result<> take_frame(const Frame& frame, reconciler::ProcessSession& session) {
     case FrameKind::Stdout:
     case FrameKind::Stderr:
     case FrameKind::Exit:
-    case FrameKind::Failure: break;
+    case FrameKind::Failure:
+    case FrameKind::Started: break;
   }
   return fail(ErrorCode::InvalidArgument, "a frame that only the daemon sends");
 }
@@ -79,23 +92,30 @@ void take_frames(int socket, std::string first_bytes, reconciler::ProcessSession
 
 }  // namespace
 
-void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session) {
+void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session,
+                   const std::function<void(const FrameSink&)>& beside) {
+  Sender sender(socket);
   std::thread receiving([&] { take_frames(socket, std::move(first_bytes), session); });
+  std::thread telling;
+  if (beside)
+    telling = std::thread([&] {
+      beside([&](FrameKind kind, std::string_view payload) { (void)sender.send(kind, payload); });
+    });
   const Result<int32_t> code = session.run([&](int stream, std::string_view bytes) {
-    return send_frame(socket, stream == 2 ? FrameKind::Stderr : FrameKind::Stdout, bytes)
-        .has_value();
+    return sender.send(stream == 2 ? FrameKind::Stderr : FrameKind::Stdout, bytes).has_value();
   });
   if (code)
-    (void)send_frame(socket, FrameKind::Exit, base::dump_json({{"exit_code", *code}}));
+    (void)sender.send(FrameKind::Exit, base::dump_json({{"exit_code", *code}}));
   else
-    (void)send_frame(
-        socket, FrameKind::Failure,
+    (void)sender.send(
+        FrameKind::Failure,
         base::dump_json({{"code", std::string(base::error_code_name(code.error().code()))},
                          {"message", code.error().to_string()}}));
   // The last frame must arrive although we do not read any more.
   ::shutdown(socket, SHUT_WR);
   ::shutdown(socket, SHUT_RD);
   receiving.join();
+  if (telling.joinable()) telling.join();
 }
 
 }  // namespace api

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <optional>
 #include <thread>
 
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "base/trace.h"
 
 namespace api {
 
@@ -24,6 +26,11 @@ using reconciler::Progress;
 namespace limits = base::limits;
 
 namespace {
+
+/// For the record of an end that was told; then the answer goes without it.
+constexpr int exit_wait_ms = 2'000;
+/// For the last span of a timeline.
+constexpr int trace_end_timeout_ms = 10'000;
 
 const char* kind_name(reconciler::ContainerNotice::Kind kind) {
   switch (kind) {
@@ -95,6 +102,7 @@ std::vector<Route> Service::routes() {
       route("GET", "/v1/containers/*/logs", &Service::logs),
       route("POST", "/v1/containers/*/attach", &Service::attach),
       route("POST", "/v1/containers/*/exec", &Service::exec),
+      route("GET", "/v1/containers/*/trace", &Service::trace),
       route("GET", "/v1/networks", &Service::networks),
       route("GET", "/v1/volumes", &Service::volumes),
       route("POST", "/v1/plan", &Service::plan),
@@ -128,14 +136,58 @@ Result<> Service::on_loop(const std::function<void()>& call) {
   return fail(ErrorCode::Timeout, "the daemon is too busy to answer; try again");
 }
 
+/// Whoever heard of a process's end finds it in what is asked for next. What does not get written
+/// is no reason to wait for long.
 Result<planner::Snapshot> Service::snapshot() {
+  struct Wait {
+    std::mutex mutex;
+    std::condition_variable done;
+    std::optional<planner::Snapshot> seen;
+  };
+  const auto wait = std::make_shared<Wait>();
+  ports_.workers.post([this, wait] {
+    reconciler_.when_exits_noted([this, wait] {
+      const std::lock_guard lock(wait->mutex);
+      wait->seen = reconciler_.snapshot();
+      wait->done.notify_all();
+    });
+  });
+  {
+    std::unique_lock lock(wait->mutex);
+    if (wait->done.wait_for(lock, std::chrono::milliseconds(exit_wait_ms),
+                            [&] { return wait->seen.has_value(); }))
+      return std::move(*wait->seen);
+  }
   planner::Snapshot snapshot;
   TRY(on_loop([&] { snapshot = reconciler_.snapshot(); }));
   return snapshot;
 }
 
+/// A container of `run --rm` that has ended is about to go, and its name is free then.
+Result<planner::Snapshot> Service::snapshot_without(const std::string& leaving) {
+  const base::Deadline deadline = base::Deadline::in_ms(limits::vm_exit_timeout_ms);
+  for (;;) {
+    uint64_t removals = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      removals = removals_;
+    }
+    planner::Snapshot actual = TRY(snapshot());
+    const auto found = actual.containers.find(leaving);
+    const bool is_leaving = found != actual.containers.end() && found->second.auto_remove &&
+                            found->second.phase == planner::Phase::Exited;
+    if (!is_leaving || deadline.passed()) return actual;
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(deadline.remaining_ms()),
+                      [&] { return removals_ != removals; });
+  }
+}
+
 Result<planner::Snapshot> Service::snapshot_for(const Command& command) {
-  planner::Snapshot actual = TRY(snapshot());
+  const auto* create = std::get_if<CreateCommand>(&command);
+  planner::Snapshot actual = create == nullptr
+                                 ? TRY(snapshot())
+                                 : TRY(snapshot_without(create->stack.services.begin()->first));
   for (const std::string& reference : image_references(command))
     if (Result<std::string> digest = images_.digest_of(reference))
       actual.image_digests.emplace(reference, std::move(*digest));
@@ -234,8 +286,14 @@ Service::Reply Service::apply(const HttpRequest& request) {
     return run(std::move(job));
   }
   CommandRequest asked = TRY(command_from_json(body));
+  const auto* create = std::get_if<CreateCommand>(&asked.command);
+  const std::string id = create != nullptr ? create->stack.services.begin()->first : "";
+  const bool attach = create != nullptr && create->attach;
+  if (create != nullptr && create->trace) base::begin_trace(id);
+  base::TraceScope planning(id, "daemon", "the plan is made");
   const planner::Snapshot actual = TRY(snapshot_for(asked.command));
   job.plan = TRY(make_plan(asked.command, actual));
+  planning.close();
   job.owner = asked.owner;
   job.wait_for_lock = asked.wait_for_lock;
   job.replan = [command = std::move(asked.command),
@@ -244,7 +302,13 @@ Service::Reply Service::apply(const HttpRequest& request) {
     with_images.image_digests = digests;
     return make_plan(command, with_images);
   };
-  return run(std::move(job));
+  return attach ? run_attached(std::move(job), id) : run(std::move(job));
+}
+
+Service::Reply Service::trace(const HttpRequest& request) {
+  return json_reply(
+      base::to_json(TRY(base::end_trace(request.segments.at(0), request.parameter("until"),
+                                        base::Deadline::in_ms(trace_end_timeout_ms)))));
 }
 
 Service::Reply Service::stop_system(const HttpRequest& request) {
@@ -413,6 +477,10 @@ Service::Reply Service::notices(const HttpRequest& request) {
 
 void Service::tell(const reconciler::ContainerNotice& notice) {
   const std::lock_guard lock(mutex_);
+  if (notice.kind == reconciler::ContainerNotice::Kind::Removed) {
+    ++removals_;
+    changed_.notify_all();
+  }
   std::erase_if(listeners_, [](const Listener& listener) {
     const auto stream = listener.stream.lock();
     return !stream || stream->closed();

@@ -17,6 +17,7 @@
 #include "api/byte_stream.h"
 #include "api/commands.h"
 #include "api/http_server.h"
+#include "api/wire.h"
 #include "image/images.h"
 #include "reconciler/reconciler.h"
 
@@ -57,6 +58,7 @@ class Service {
  private:
   using Reply = base::Result<HttpReply>;
   base::Result<> on_loop(const std::function<void()>& call);
+  base::Result<planner::Snapshot> snapshot_without(const std::string& leaving);
   base::Result<planner::Snapshot> snapshot_for(const Command& command);
 
   Reply status(const HttpRequest& request);
@@ -71,6 +73,7 @@ class Service {
   void copy_logs(const std::string& id, const reconciler::LogRequest& wanted, ByteStream& stream);
   Reply attach(const HttpRequest& request);
   Reply exec(const HttpRequest& request);
+  Reply trace(const HttpRequest& request);
   Reply notices(const HttpRequest& request);
 
   struct Job {
@@ -81,6 +84,7 @@ class Service {
     std::function<void()> afterwards;  ///< On the loop, when the result was told.
   };
   Reply run(Job job);
+  Reply run_attached(Job job, const std::string& id);
 
   struct Listener {
     std::weak_ptr<ByteStream> stream;
@@ -97,9 +101,14 @@ class Service {
   std::condition_variable changed_;
   std::vector<Listener> listeners_;  ///< Guarded by mutex_.
   int log_readers_ = 0;              ///< Threads; guarded by mutex_.
+  uint64_t removals_ = 0;            ///< Of containers; guarded by mutex_.
 };
 
-/// Moves frames between a client and a process until either ends (api/wire.h). Blocks.
-void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session);
+/// Moves frames between a client and a process until either ends (api/wire.h). Blocks. `beside`,
+/// if there is one, is told of the client too, and must have returned when the process has ended:
+/// it gives a function that sends a frame.
+using FrameSink = std::function<void(FrameKind kind, std::string_view payload)>;
+void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session,
+                   const std::function<void(const FrameSink&)>& beside = {});
 
 }  // namespace api

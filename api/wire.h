@@ -37,6 +37,8 @@
 ///   GET    /v1/containers/ID/logs?follow=1&last=N&boot=1        output frames, chunked
 ///   POST   /v1/containers/ID/attach?from_start=1                upgrade: frames both ways
 ///   POST   /v1/containers/ID/exec            ExecRequest fields; upgrade: frames both ways
+///   GET    /v1/containers/ID/trace?until=W   of a container created with "trace": its spans
+///                                            (base/trace.h), once that named W is among them
 ///   POST   /v1/builds                        body: a line of JSON (below), then the context's tar
 ///                                            if the line says so; answer: lines, see below
 ///   GET    /v1/builder                       {"started", "cpus", "memory_bytes", "builds",
@@ -54,7 +56,8 @@
 ///            scale: {service: count}}}
 ///   down    {"project": P, "options": {volumes, remove_orphans, stop_grace_ms}}
 ///   create  {"stack": Stack with one service whose key is the container's id, "start": bool,
-///            "auto_remove": bool}
+///            "auto_remove": bool, "attach": bool, "trace": bool}. With "attach" the answer is an
+///            upgrade: frames both ways as of attach, from the first byte on, and `Started`
 ///   start {"ids"} · stop {"ids", "signal"?, "grace_ms"?} · kill {"ids", "signal"}
 ///   restart {"ids", "grace_ms"?} · remove {"ids", "force", "volumes"}
 /// "ids" may be ["*"] with "all": true.
@@ -107,6 +110,7 @@ enum class FrameKind : uint8_t {
   Stderr = 2,
   Exit = 3,     ///< {"exit_code": N}; the last frame
   Failure = 4,  ///< {"code", "message"}; the last frame
+  Started = 5,  ///< {}: what was asked for with the attachment has been done
   Stdin = 10,
   StdinEnd = 11,
   Resize = 12,  ///< {"rows", "columns"}

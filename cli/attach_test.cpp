@@ -188,6 +188,95 @@ TEST_CASE("a start that fails says why, whatever the attached end says") {
   CHECK(ended.err == "Error: no such program\n");
 }
 
+TEST_CASE("run makes, attaches and starts in one request") {
+  json asked;
+  Daemon daemon([&](const Asked& request, Talk& talk) {
+    asked = request.body;
+    talk.upgrade();
+    talk.frame(FrameKind::Started, "{}");
+    talk.frame(FrameKind::Stdout, "hello\n");
+    talk.exit(3);
+  });
+
+  const Ended ended = container({"run", "--rm", "--name", "web", "hello:1"});
+
+  CHECK(ended.code == 3);
+  CHECK(ended.out == "hello\n");
+  CHECK(ended.err.empty());
+  CHECK(daemon.asked() == Words{"apply create"});
+  CHECK(asked.at("attach") == true);
+  CHECK(asked.at("start") == true);
+  CHECK_FALSE(asked.contains("trace"));
+}
+
+TEST_CASE("a run whose process was never there says why, and takes back what was made") {
+  Daemon daemon([](const Asked& request, Talk& talk) {
+    if (base::json_string_or(request.body, "command", "") == "remove") {
+      talk.begin_lines();
+      return talk.result(true);
+    }
+    talk.upgrade();
+    talk.frame(FrameKind::Failure, R"({"code":"not-found","message":"no such program"})");
+  });
+
+  const Ended ended = container({"run", "--name", "web", "hello:1", "nonsense"});
+
+  CHECK(ended.code == 1);
+  CHECK(ended.err == "Error: no such program\n");
+  CHECK(daemon.asked() == Words{"apply create", "apply remove"});
+}
+
+TEST_CASE("a run that lost its daemon after the start leaves the container alone") {
+  Daemon daemon([](const Asked&, Talk& talk) {
+    talk.upgrade();
+    talk.frame(FrameKind::Started, "{}");
+  });
+
+  const Ended ended = container({"run", "--name", "web", "hello:1"});
+
+  CHECK(ended.code == 1);
+  CHECK(ended.err.find("the container runs on") != std::string::npos);
+  CHECK(daemon.asked() == Words{"apply create"});
+}
+
+TEST_CASE("the id file is there as soon as the process is") {
+  Daemon* marks = nullptr;
+  Daemon daemon([&](const Asked&, Talk& talk) {
+    talk.upgrade();
+    talk.frame(FrameKind::Started, "{}");
+    marks->await("seen");
+    talk.exit(0);
+  });
+  marks = &daemon;
+  const std::string file = daemon.folder() + "/id";
+
+  Program program({"run", "--name", "web", "--cidfile", file, "hello:1"});
+  program.end_stdin();
+  const base::Deadline deadline = base::Deadline::in_ms(cli::test::patience_ms);
+  while (base::read_file(file, 100).value_or("") != "web" && !deadline.passed())
+    std::this_thread::yield();
+  daemon.mark("seen");
+
+  CHECK(program.end().code == 0);
+  CHECK(base::read_file(file, 100).value_or("") == "web");
+}
+
+TEST_CASE("a traced run shows what the daemon knows, after everything else") {
+  Daemon daemon([](const Asked& request, Talk& talk) {
+    if (request.route == "GET /v1/containers/web/trace")
+      return talk.answer(200, R"([{"where":"guest","what":"wakes up","begin_ns":1,"end_ns":2}])");
+    talk.upgrade();
+    talk.exit(0);
+  });
+
+  const Ended ended = container({"run", "--rm", "--trace", "--name", "web", "hello:1"});
+
+  CHECK(ended.code == 0);
+  CHECK(ended.err.starts_with("timeline of web in ms"));
+  CHECK(ended.err.find("guest    wakes up\n") != std::string::npos);
+  CHECK(container({"run", "--trace", "-d", "hello:1"}).code == 64);
+}
+
 TEST_CASE("lines get their container's name, also when they come in pieces") {
   cli::PrefixedLines lines("web-1", "", false);
 

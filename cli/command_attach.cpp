@@ -8,14 +8,17 @@
 #include <nlohmann/json.hpp>
 
 #include "api/wire.h"
+#include "base/deadline.h"
 #include "base/json.h"
 #include "base/text.h"
+#include "base/trace.h"
 #include "cli/apply.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/context.h"
 #include "cli/process_link.h"
 #include "cli/registry_settings.h"
+#include "cli/timeline.h"
 #include "cli/transfer.h"
 #include "planner/snapshot.h"
 
@@ -108,28 +111,62 @@ Result<Upgraded> attach(const Context& context, const std::string& id) {
   return context.client.upgrade(request);
 }
 
-struct StartedLink {
-  Result<int> exit_code;
-  bool started = false;  ///< The start itself succeeded.
-};
-
 /// Attaches first and starts then, so that not a byte is missed.
-StartedLink start_attached(const Context& context, const std::string& id, bool stdin_open,
+Result<int> start_attached(const Context& context, const std::string& id, bool stdin_open,
                            bool terminal) {
-  const auto talk_through = [&](bool& started) -> Result<int> {
-    SignalQueue signals = TRY(link_signals());
-    Upgraded connection = TRY(attach(context, id));
-    const std::unique_ptr<LineStream> start =
-        TRY(LineStream::open(context.client, apply_request(start_command(id))));
-    return talk(std::move(connection), signals,
-                {.stdin_open = stdin_open,
-                 .terminal = terminal,
-                 .starting = start.get(),
-                 .started = &started});
-  };
+  SignalQueue signals = TRY(link_signals());
+  Upgraded connection = TRY(attach(context, id));
+  const std::unique_ptr<LineStream> start =
+      TRY(LineStream::open(context.client, apply_request(start_command(id))));
+  return talk(std::move(connection), signals,
+              {.stdin_open = stdin_open, .terminal = terminal, .starting = start.get()});
+}
+
+/// What the daemon knows of the start, and what we do.
+Result<> show_timeline(const Context& context, const RunOptions& options,
+                       const std::vector<base::Span>& ours) {
+  const char* last = options.auto_remove ? "it is removed" : "nothing of the machine is left";
+  const json answer =
+      TRY(ask(context, fmt::format("/v1/containers/{}/trace?until={}", percent_encode(options.id),
+                                   percent_encode(last))));
+  std::vector<base::Span> spans = TRY(base::spans_from_json(answer));
+  spans.insert(spans.end(), ours.begin(), ours.end());
+  tell(render_timeline(options.id, ours.front().begin_ns, std::move(spans)));
+  return {};
+}
+
+/// Makes, attaches and starts in one request.
+Result<int> run_attached(Context& context, const Parsed& parsed, const RunOptions& options,
+                         IdFile& id_file, int64_t begun_ns) {
+  const bool traced = parsed.has("trace");
+  json command = create_command(options, "run", true);
+  command["attach"] = true;
+  if (traced) command["trace"] = true;
+  Request request = apply_request(command);
+  request.upgrade = std::string(api::upgrade_protocol);
+  SignalQueue signals = TRY(link_signals());
+  const int64_t asked_ns = base::boottime_ns();
+  Upgraded connection = TRY(context.client.upgrade(request));
+  const int64_t accepted_ns = base::boottime_ns();
   bool started = false;
-  Result<int> code = talk_through(started);
-  return {.exit_code = std::move(code), .started = started};
+  Result<int> code = talk(std::move(connection), signals,
+                          {.stdin_open = parsed.has("interactive"),
+                           .terminal = parsed.has("tty"),
+                           .awaits_start = true,
+                           .on_started = [&] {
+                             started = true;
+                             return id_file.keep(options.id);
+                           }});
+  const int64_t ended_ns = base::boottime_ns();
+  if (!code && !started && code.error().code() != ErrorCode::Cancelled)
+    take_back(context, options.id);
+  if (traced && started)
+    TRY(show_timeline(
+        context, options,
+        {{"command", "reads its words and files", begun_ns, asked_ns},
+         {"command", "asks the daemon, which plans", asked_ns, accepted_ns},
+         {"command", "until the exit code is here, and so the prompt", accepted_ns, ended_ns}}));
+  return code;
 }
 
 /// The options, with the image brought here.
@@ -144,16 +181,13 @@ Result<RunOptions> ready_options(const Context& context, const Parsed& parsed) {
 }
 
 Result<int> run(Context& context, const Parsed& parsed) {
+  const int64_t begun_ns = base::boottime_ns();
   const RunOptions options = TRY(ready_options(context, parsed));
   IdFile id_file = TRY(IdFile::open(context, parsed));
-  if (parsed.has("detach")) return run_detached(context, options, id_file);
-  TRY(apply_all(context, create_command(options, "run", false), Show::Nothing));
-  TRY(id_file.keep(options.id));
-  StartedLink link =
-      start_attached(context, options.id, parsed.has("interactive"), parsed.has("tty"));
-  if (!link.exit_code && !link.started && link.exit_code.error().code() != ErrorCode::Cancelled)
-    take_back(context, options.id);
-  return std::move(link.exit_code);
+  if (!parsed.has("detach")) return run_attached(context, parsed, options, id_file, begun_ns);
+  if (parsed.has("trace"))
+    return wrong_usage(context, parsed, "--trace shows a start and its end; leave out --detach");
+  return run_detached(context, options, id_file);
 }
 
 Result<int> create(Context& context, const Parsed& parsed) {
@@ -180,8 +214,7 @@ Result<int> start(Context& context, const Parsed& parsed) {
                       "container {} is running already; `container logs -f` shows what it writes, "
                       "`container exec` runs something beside it",
                       id);
-  return std::move(
-      start_attached(context, id, parsed.has("interactive"), record.applied.tty).exit_code);
+  return start_attached(context, id, parsed.has("interactive"), record.applied.tty);
 }
 
 Result<json> exec_request(const Context& context, const Parsed& parsed) {
@@ -237,6 +270,7 @@ std::vector<Command> process_commands() {
                          .flags = run_flags()};
   Command run_command = run_like;
   run_command.name = "run";
+  run_command.flags.push_back({.name = "trace", .help = "Print what took how long, at the end"});
   run_command.summary = "Make a container and run it";
   run_command.handler = run;
   Command create_command_entry = run_like;

@@ -78,6 +78,7 @@ Result<> show_frame(const api::Frame& frame) {
                       base::json_string_or(failure, "message", "the logs cannot be read")));
     }
     case api::FrameKind::Exit:
+    case api::FrameKind::Started:
     case api::FrameKind::Stdin:
     case api::FrameKind::StdinEnd:
     case api::FrameKind::Resize:

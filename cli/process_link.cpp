@@ -38,12 +38,14 @@ class Link {
 
   Result<int> run() {
     if (options_.starting != nullptr) start_.emplace(Show::Nothing);
+    awaits_start_ = options_.awaits_start;
     // Raw only from the start on: until then Ctrl-C is ours.
-    if (!start_) begin_terminal();
+    if (!is_starting()) begin_terminal();
     if (options_.terminal) send_size();
     decoder_.feed(std::exchange(connection_.first_bytes, {}));
     TRY(take_frames());
     for (;;) {
+      if (std::exchange(has_started_, false) && options_.on_started) TRY(options_.on_started());
       if (failed_start_) return tl::unexpected<base::Error>(std::move(*failed_start_));
       if (gave_up_) return give_up();
       if (ended() && (!start_ || last_word_.passed())) break;
@@ -56,6 +58,7 @@ class Link {
  private:
   enum Slot : size_t { Socket, Stdin, Signals, Start, Output, slot_count };
 
+  bool is_starting() const { return start_ || awaits_start_; }
   /// Nothing more will come, and all that came is written.
   bool ended() const { return (exit_code_ || problem_) && output_.empty(); }
 
@@ -63,7 +66,8 @@ class Link {
     const int from_socket = !ended_socket_ && output_.empty() ? POLLIN : 0;
     const int to_socket = outgoing_.empty() || ended_socket_ ? 0 : POLLOUT;
     const auto events = static_cast<short>(from_socket | to_socket);
-    const bool reads_stdin = options_.stdin_open && !start_ && !stdin_ended_ && !ended_socket_ &&
+    const bool reads_stdin = options_.stdin_open && !is_starting() && !stdin_ended_ &&
+                             !ended_socket_ &&
                              outgoing_.size() < limits::cli_stdin_unsent_bytes_max;
     const auto slot = [](bool wanted, int fd, short what) {
       return pollfd{.fd = wanted ? fd : -1, .events = what, .revents = 0};
@@ -131,7 +135,9 @@ class Link {
     switch (frame.kind) {
       case FrameKind::Stdout: return show(STDOUT_FILENO, std::move(frame.payload));
       case FrameKind::Stderr: return show(STDERR_FILENO, std::move(frame.payload));
+      case FrameKind::Started: return note_start();
       case FrameKind::Exit: {
+        if (awaits_start_) note_start();  // What has ended had begun.
         const auto exit = base::parse_json(frame.payload);
         exit_code_ = exit ? static_cast<int>(base::json_int_or(*exit, "exit_code", 1)) : 1;
         break;
@@ -153,6 +159,12 @@ class Link {
     // The plan's own words come by another way; they may be a moment later.
     ended_socket_ = true;
     last_word_ = base::Deadline::in_ms(limits::cli_last_word_timeout_ms);
+  }
+
+  void note_start() {
+    if (!std::exchange(awaits_start_, false)) return;
+    has_started_ = true;
+    begin_terminal();
   }
 
   void set_problem(base::Error problem) {
@@ -226,7 +238,7 @@ class Link {
   void take_signals() {
     while (const std::optional<int> number = signals_.take()) {
       if (*number == SIGWINCH || *number == SIGCONT) {
-        if (*number == SIGCONT && !start_) begin_terminal();
+        if (*number == SIGCONT && !is_starting()) begin_terminal();
         if (options_.terminal) send_size();
         continue;
       }
@@ -261,7 +273,7 @@ class Link {
     else if (applied->problem)
       failed_start_ = std::move(applied->problem);
     if (failed_start_) return {};
-    if (options_.started != nullptr) *options_.started = true;
+    has_started_ = true;
     begin_terminal();
     return {};
   }
@@ -282,6 +294,8 @@ class Link {
   bool reader_left_ = false;
   bool stderr_left_ = false;
   bool gave_up_ = false;
+  bool awaits_start_ = false;
+  bool has_started_ = false;  ///< And nobody has been told.
   int requests_to_end_ = 0;
   std::optional<int> exit_code_;
   std::optional<base::Error> problem_;

@@ -4,6 +4,8 @@
 /// One loop over the daemon's frames, our stdin, stdout and stderr, and signals; nothing in it
 /// blocks but the wait, and it holds one frame each way: a slow reader slows the process.
 
+#include <functional>
+
 #include "base/result.h"
 #include "cli/apply.h"
 #include "cli/http_client.h"
@@ -17,7 +19,10 @@ struct LinkOptions {
   bool terminal = false;    ///< It has a terminal, whose size is ours.
   /// The plan that starts it, where that is still going on. Its problem is the link's.
   LineStream* starting = nullptr;
-  bool* started = nullptr;  ///< Set once that plan has succeeded.
+  /// The same, where the daemon tells of it on this very connection.
+  bool awaits_start = false;
+  /// Called once the process is known to have been started.
+  std::function<base::Result<>()> on_started;
 };
 
 /// The signals that a link passes on or acts upon. Block them before the link is opened.

@@ -55,6 +55,8 @@ function(container_program name)
   cmake_parse_arguments(ROOM "" "DESTINATION" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${ROOM_SOURCES})
   target_link_libraries(${name} PRIVATE container_flags ${ROOM_LINKS})
+  # A room brings every library it may need; those a program does not call cost each of its starts.
+  target_link_options(${name} PRIVATE -Wl,--as-needed)
   if(NOT ROOM_DESTINATION)
     set(ROOM_DESTINATION libexec/container)
   endif()

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/overloaded.h"
+#include "base/trace.h"
 #include "reconciler/impl.h"
 
 namespace reconciler {
@@ -46,6 +47,13 @@ std::string lane_of(const planner::Operation& operation) {
 namespace {
 
 bool is_await(const Step& step) { return std::holds_alternative<AwaitContainer>(step.operation); }
+
+/// The container whose timeline a plan belongs to.
+std::string subject_of(const planner::Plan& plan) {
+  for (const Step& step : plan.steps)
+    if (const std::string* id = container_of(step.operation)) return *id;
+  return "";
+}
 
 /// Plans that only take away must work on a full disk, or nobody could make room.
 bool only_takes_away(const planner::Plan& plan) {
@@ -354,6 +362,7 @@ void Reconciler::Impl::journal_begin(const RunPtr& run) {
   const int64_t now = ports_.workers.wall_ns();
   off_loop(
       [this, run, id, now] {
+        const base::TraceScope span(subject_of(run->plan), "daemon", "the plan is written down");
         *id = store_.with(
             [&](StorePort& store) { return store.begin_plan(run->plan, run->owner, now); });
       },
@@ -411,20 +420,32 @@ void Reconciler::Impl::began(const RunPtr& run) {
   dispatch();
 }
 
+/// The step of `run` that may begin now.
+std::optional<size_t> Reconciler::Impl::next_step(const Run& run) const {
+  if (!run.began) return std::nullopt;
+  const bool is_full = steps_running_ >= base::limits::parallel_steps_max;
+  for (const size_t index : run.ready)
+    if (!is_full || is_await(run.plan.steps[index])) return index;
+  return std::nullopt;
+}
+
+/// Plans take turns, a step each: one of fifty services keeps none of one container waiting.
 void Reconciler::Impl::dispatch() {
   dispatch_again_ = true;
   if (dispatching_ || stopping_) return;
   dispatching_ = true;
   while (std::exchange(dispatch_again_, false)) {
-    const std::vector<RunPtr> runs(active_.begin(), active_.end());
-    for (const RunPtr& run : runs) {
-      while (run->began && !run->ready.empty()) {
-        const size_t index = *run->ready.begin();
-        const bool waits = is_await(run->plan.steps[index]);
-        if (!waits && steps_running_ >= base::limits::parallel_steps_max) break;
-        run->ready.erase(run->ready.begin());
-        start_step(run, index);
+    for (auto each = active_.begin(); each != active_.end();) {
+      const std::optional<size_t> index = next_step(**each);
+      if (!index) {
+        ++each;
+        continue;
       }
+      const RunPtr run = *each;
+      active_.splice(active_.end(), active_, each);
+      run->ready.erase(*index);
+      start_step(run, *index);
+      each = active_.begin();
     }
   }
   dispatching_ = false;
@@ -640,6 +661,7 @@ void Reconciler::Impl::finish_if_settled(const RunPtr& run) {
   auto written = std::make_shared<base::Result<>>();
   off_loop(
       [this, run, written] {
+        const base::TraceScope span(subject_of(run->plan), "daemon", "the plan is crossed out");
         *written =
             store_.with([&](StorePort& store) { return store.finish_plan(run->journal_id); });
       },
@@ -741,6 +763,9 @@ void Reconciler::start(std::function<void(base::Result<>)> ready) {
   impl_->start(std::move(ready));
 }
 planner::Snapshot Reconciler::snapshot() const { return impl_->snapshot(); }
+void Reconciler::when_exits_noted(std::function<void()> call) {
+  impl_->when_exits_noted(std::move(call));
+}
 void Reconciler::apply(ApplyRequest request) { impl_->apply(std::move(request)); }
 void Reconciler::cancel(const std::string& owner) { impl_->cancel(owner); }
 void Reconciler::on_notice(std::function<void(const ContainerNotice&)> listener) {

@@ -11,6 +11,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -68,6 +69,7 @@ class Reconciler::Impl {
   void cancel(const std::string& owner);
   void stop(std::function<void()> done);
   const planner::Snapshot& snapshot() const { return snapshot_; }
+  void when_exits_noted(std::function<void()> call);
   void on_notice(std::function<void(const ContainerNotice&)> listener) {
     listener_ = std::move(listener);
   }
@@ -116,6 +118,7 @@ class Reconciler::Impl {
   void prepare(Run& run);
   void began(const RunPtr& run);
   void dispatch();
+  std::optional<size_t> next_step(const Run& run) const;
   void start_step(const RunPtr& run, size_t index);
   void start_effect(const RunPtr& run, size_t index);
   void start_await(const RunPtr& run, size_t index);
@@ -135,6 +138,7 @@ class Reconciler::Impl {
   // Supervision (supervision.cpp).
   void on_vm_event(const VmEvent& event);
   void note_exit(const std::string& id, const ExitStatus& exit);
+  void exit_noted(uint64_t number);
   void note_health(const std::string& id, planner::HealthState health);
   void note_phase(const std::string& id, planner::Phase phase);
   void after_exit(const std::string& id);
@@ -171,6 +175,9 @@ class Reconciler::Impl {
   std::map<std::string, uint64_t> touched_;  ///< By container id: grows with every change.
   std::set<std::string> dirty_;              ///< Containers whose record is yet to be written.
   std::set<uint64_t> unfinished_;            ///< Journal ids whose end is yet to be written.
+  uint64_t exits_seen_ = 0;
+  std::set<uint64_t> exits_unnoted_;  ///< Numbers of those whose record is yet to be changed.
+  std::deque<std::pair<uint64_t, std::function<void()>>> awaiting_exits_;
   std::map<std::string, Lane> lanes_;
   std::map<std::string, Supervised> supervised_;
   std::list<RunPtr> queue_;

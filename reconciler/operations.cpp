@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/overloaded.h"
 #include "base/text.h"
+#include "base/trace.h"
 #include "reconciler/policy.h"
 
 namespace reconciler {
@@ -367,8 +368,10 @@ base::Result<> Operations::create(const planner::CreateContainer& op, const View
       return base::fail(ErrorCode::NotFound,
                         "create '{}': network '{}' does not exist any more; plan again", record.id,
                         network);
+  base::TraceScope resolving(record.id, "daemon", "create: the image is looked up");
   const ImageRuntimeConfig image =
       TRY_DURING(resolve_image(record), "create container '{}'", record.id);
+  resolving.close();
   if (record.image_digest.empty())
     record.image_digest = TRY(ports_.image.digest_of(record.applied.image));
   std::vector<std::string> made_volumes;
@@ -376,9 +379,12 @@ base::Result<> Operations::create(const planner::CreateContainer& op, const View
     TRY(make_anonymous_volumes(record, image, view, made_volumes, out));
     ContainerSetup setup{record.id, record.generation, record.applied, image, {}};
     setup.shares = TRY(shares_of(record, image));
+    base::TraceScope making(record.id, "daemon", "create: its disk");
     TRY(ports_.runtime.create(setup));
+    making.close();
     record.phase = Phase::Created;
     record.created_wall_ns = ports_.workers.wall_ns();
+    const base::TraceScope writing(record.id, "daemon", "create: its record");
     return out.put(record);
   };
   auto result = attempt();
@@ -455,9 +461,11 @@ base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeC
   StartRequest request;
   request.setup = {record.id, record.generation, record.applied, image, {}};
   request.setup.shares = TRY(shares_of(record, image));
+  request.setup.keep_disk = !record.auto_remove;
   record.places.clear();
   record.published.clear();
   for (const std::string& network : networks_in_order(record.applied)) {
+    const base::TraceScope joining(record.id, "daemon", "start: its place on a network");
     NetworkLease lease = TRY_DURING(this->lease(record, network), "join network '{}'", network);
     record.places.push_back({network, lease.address, lease.gateway, lease.mac});
     request.leases.push_back(std::move(lease));
@@ -474,6 +482,7 @@ base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeC
   TRY(ports_.runtime.start(request));
   const bool checked = has_healthcheck(record.applied, image);
   record.health = checked ? HealthState::Starting : HealthState::None;
+  const base::TraceScope announcing(record.id, "daemon", "start: its names are announced");
   if (!checked) TRY(announce(record, true));
   return {};
 }
@@ -502,7 +511,9 @@ base::Result<> Operations::start(const planner::StartContainer& op, const View& 
     if (record.phase == Phase::Missing)
       return base::fail(ErrorCode::InvalidState,
                         "its disk is missing; remove it and create it again");
+    base::TraceScope resolving(record.id, "daemon", "start: the image is looked up");
     const ImageRuntimeConfig image = TRY(resolve_image(record));
+    resolving.close();
     TRY(bring_up(record, image));
     record.phase = Phase::Running;
     record.wanted = Wanted::Running;
@@ -510,6 +521,7 @@ base::Result<> Operations::start(const planner::StartContainer& op, const View& 
     record.out_of_memory = false;
     record.exit_reason.clear();
     record.finished_wall_ns = 0;
+    const base::TraceScope writing(record.id, "daemon", "start: its record");
     return out.put(record);
   };
   auto result = attempt();
@@ -642,7 +654,9 @@ base::Result<> Operations::remove(const planner::RemoveContainer& op, const View
     TRY_DURING(ports_.runtime.stop(op.id, SIGKILL, 0), "remove container '{}'", op.id);
   for (const std::string& network : view.networks)
     TRY_DURING(ports_.network.release(network, op.id), "remove container '{}'", op.id);
+  base::TraceScope removing(op.id, "daemon", "it is removed");
   TRY_DURING(ports_.runtime.remove(op.id), "remove container '{}'", op.id);
+  removing.close();
   if (!view.container) return {};
   if (op.anonymous_volumes)
     for (const auto& [name, volume] : view.anonymous_volumes) {
@@ -660,14 +674,13 @@ Outcome Operations::note_exit(const View& view, const ExitStatus& seen) {
   if (!view.container) return outcome;
   ContainerRecord record = *view.container;
   if (record.phase != Phase::Running && record.phase != Phase::Unknown) return outcome;
+  const base::TraceScope noting(record.id, "daemon", "its end is in the records");
   ExitStatus exit = seen;
   // A message about an earlier life may arrive late; what the driver sees now decides.
-  if (const auto observed = ports_.runtime.list())
-    for (const VmObservation& vm : *observed) {
-      if (vm.id != record.id) continue;
-      if (vm.phase == VmPhase::Running) return outcome;
-      if (vm.exit) exit = *vm.exit;
-    }
+  if (const auto observed = ports_.runtime.observe(record.id)) {
+    if (observed->phase == VmPhase::Running) return outcome;
+    if (observed->exit) exit = *observed->exit;
+  }
   if (exit.vm_died) (void)ports_.runtime.stop(record.id, SIGKILL, 0);
   outcome.result = release(record);
   if (!outcome.result) return outcome;  // it stays as it was; the next look tries again

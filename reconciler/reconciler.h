@@ -78,6 +78,10 @@ class Reconciler {
   /// are the image port's to ask, for the references the caller's stack names.
   planner::Snapshot snapshot() const;
 
+  /// Calls `call` once every exit the driver has told of so far is in the snapshot: whoever saw a
+  /// process end sees a container that has ended.
+  void when_exits_noted(std::function<void()> call);
+
   /// Runs a plan. Plans of one project (and plans that touch the same container) run one after the
   /// other; all else runs side by side.
   void apply(ApplyRequest request);

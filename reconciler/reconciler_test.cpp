@@ -499,3 +499,45 @@ TEST_CASE("stopping the daemon leaves VMs running and answers everybody") {
   CHECK(late->finished);
   CHECK(shop.world.runtime.vms.at("shop-web-1").phase == reconciler::VmPhase::Running);
 }
+
+TEST_CASE("a plan of one container does not wait for the whole of one of fifty") {
+  Shop shop;
+  for (int i = 0; i < 50; ++i) shop.service("s" + std::to_string(i));
+  ContainerRecord job;
+  job.id = "job";
+  job.one_off = true;
+  job.applied.image = "nginx";
+  job.applied.command = std::vector<std::string>{"serve"};
+  job.image_digest = "sha256:nginx";
+
+  const auto big = shop.world.apply("up", shop.up());
+  shop.world.run_for(200);
+  const auto small = shop.world.apply(
+      "run", [&](const Snapshot& actual) { return planner::plan_create(job, {}, actual, true); });
+  const bool done = shop.world.run_until(600'000, [&] { return small->finished; });
+  const size_t running = shop.world.runtime.vms.size() - 1;
+
+  CHECK(done);
+  CHECK(small->result);
+  CHECK_FALSE(big->finished);
+  CHECK(running < 50);
+}
+
+TEST_CASE("whoever asks after an exit was told waits until it is in the records") {
+  Shop shop;
+  shop.service("web");
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  Phase seen = Phase::Running;
+
+  shop.world.runtime.end("shop-web-1", 3, false);
+  // As a request does that comes after the end was told: by the same road, behind it.
+  shop.world.workers.post([&] {
+    shop.world.daemon().when_exits_noted([&] { seen = shop.record("shop-web-1").phase; });
+  });
+  shop.world.run_for(1'000);
+
+  CHECK(seen == Phase::Exited);
+  bool at_once = false;
+  shop.world.daemon().when_exits_noted([&] { at_once = true; });
+  CHECK(at_once);
+}

@@ -68,12 +68,30 @@ void Reconciler::Impl::on_vm_event(const VmEvent& event) {
 }
 
 void Reconciler::Impl::note_exit(const std::string& id, const ExitStatus& exit) {
+  const uint64_t number = ++exits_seen_;
+  exits_unnoted_.insert(number);
   enqueue("c:" + id, {[this, exit](const View& view) { return operations_.note_exit(view, exit); },
-                      [id](Outcome& outcome) {
+                      [this, id, number](Outcome& outcome) {
+                        exit_noted(number);
                         if (!outcome.result)
                           spdlog::warn("container '{}' exited: {}, trying again later", id,
                                        outcome.result.error().to_string());
                       }});
+}
+
+void Reconciler::Impl::exit_noted(uint64_t number) {
+  exits_unnoted_.erase(number);
+  const uint64_t noted = exits_unnoted_.empty() ? exits_seen_ : *exits_unnoted_.begin() - 1;
+  while (!awaiting_exits_.empty() && awaiting_exits_.front().first <= noted) {
+    const std::function<void()> call = std::move(awaiting_exits_.front().second);
+    awaiting_exits_.pop_front();
+    call();
+  }
+}
+
+void Reconciler::Impl::when_exits_noted(std::function<void()> call) {
+  if (exits_unnoted_.empty()) return call();
+  awaiting_exits_.emplace_back(exits_seen_, std::move(call));
 }
 
 void Reconciler::Impl::note_health(const std::string& id, HealthState health) {

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/names.h"
 #include "base/text.h"
+#include "base/trace.h"
 #include "runtime/adopt.h"
 #include "runtime/build.h"
 #include "runtime/disk/image_disk.h"
@@ -27,6 +28,7 @@
 #include "runtime/folders.h"
 #include "runtime/process_config.h"
 #include "runtime/qemu/probe.h"
+#include "runtime/seed/seed.h"
 #include "runtime/session.h"
 #include "runtime/template/orders.h"
 #include "runtime/template/templates.h"
@@ -61,7 +63,12 @@ class Driver final : public RuntimeDriver {
         loop_(std::move(loop)),
         verdict_(std::move(verdict)),
         templates_(std::move(templates)),
+        seed_({.program = qemu::Plan{}.program,
+               .library = options_.programs + "/container-memory.so",
+               .system = options_.app_root}),
         first_uid_(qemu::first_machine_uid()) {
+    if (const Result<> loading = seed_.prepare(); !loading)
+      spdlog::warn("{}; machines start slower", loading.error().to_string());
     if (options_.prepare_template) want_template(usual_shape());
   }
   ~Driver() override;
@@ -79,6 +86,7 @@ class Driver final : public RuntimeDriver {
   Result<> kill(const std::string& id, int signal) override;
   Result<> remove(const std::string& id) override;
   Result<std::vector<VmObservation>> list() override;
+  Result<VmObservation> observe(const std::string& id) override;
   Result<> adopt(std::function<void(reconciler::VmEvent)> on_event) override;
   Result<std::unique_ptr<reconciler::ProcessSession>> exec(
       const std::string& id, const reconciler::ExecRequest& request) override;
@@ -122,6 +130,7 @@ class Driver final : public RuntimeDriver {
   const std::unique_ptr<IoLoop> loop_;
   const qemu::Verdict verdict_;
   const std::unique_ptr<Templates> templates_;
+  Seed seed_;
   const std::optional<uint32_t> first_uid_;
 
   mutable std::mutex mutex_;
@@ -167,8 +176,7 @@ Result<ContainerPtr> Driver::open_container(const std::string& id) {
 Result<VmPtr> Driver::running(const std::string& id) {
   const ContainerPtr container = TRY(open_container(id));
   VmPtr vm = container->vm();
-  if (!vm || vm->finished())
-    return fail(ErrorCode::InvalidState, "container '{}' is not running", id);
+  if (!vm || vm->ended()) return fail(ErrorCode::InvalidState, "container '{}' is not running", id);
   return vm;
 }
 
@@ -192,8 +200,9 @@ Result<> Driver::remove(const std::string& id) {
   }
   if (container) {
     const VmPtr vm = container->vm();
-    if (vm && !vm->finished())
+    if (vm && !vm->ended())
       return fail(ErrorCode::InvalidState, "container '{}' is running; stop it first", id);
+    if (vm) TRY(vm->await_finished());
     container->set_vm(nullptr);
     TRY(container->log->erase());
     const std::lock_guard lock(mutex_);
@@ -256,6 +265,7 @@ Result<VmPtr> Driver::take_over(qemu::VmState state, qemu::Machine machine,
   parts.pidfd = std::move(machine.pidfd);
   parts.console = std::move(machine.console);
   parts.orders = std::move(machine.orders);
+  parts.process_began_ns = machine.began_ns;
   parts.log = container->log;
   parts.boot_log = container->boot_log;
   parts.report = [this](const reconciler::VmEvent& event) { report(event); };
@@ -266,6 +276,7 @@ Result<VmPtr> Driver::take_over(qemu::VmState state, qemu::Machine machine,
 Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& container,
                            const Template* origin) {
   const std::string& id = request.setup.id;
+  base::TraceScope preparing(id, "daemon", "start: disk, folder and user of its machine");
   qemu::MachineRequest machine;
   machine.shape = shape_of(request);
   machine.uuid = base::random_uuid();
@@ -280,6 +291,7 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
     machine.memory = qemu::Memory::Clone;
     machine.memory_fd = origin->memory.get();
     machine.memory_file = origin->memory_path;
+    machine.seed = &seed_;
   }
   for (const reconciler::NetworkLease& lease : request.leases) {
     if (!lease.tap)
@@ -304,7 +316,11 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   TRY(qemu::save(folders_.vm_state(id), state));
   container->boot_log->restart();
   if (origin != nullptr) container->boot_log->append(origin->console_text);
+  preparing.close();
+  base::TraceScope spawning(id, "daemon", "start: QEMU's process");
   qemu::Machine started = TRY(qemu::start_machine(machine));
+  spawning.close();
+  base::TraceScope watching(id, "daemon", "start: orders to QEMU, and somebody to watch it");
   if (origin != nullptr) {
     // A description of its own: clones read it side by side, each from its beginning.
     const base::UniqueFd from = TRY(base::open_file(origin->state_path, O_RDONLY));
@@ -334,6 +350,7 @@ Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const Contai
     return booted;
   }
   const VmPtr& vm = *booted;
+  if (!request.setup.keep_disk && request.setup.shares.empty()) vm->set_disposable();
   if (!request.setup.shares.empty()) {
     const Result<base::ProcessIdentity> served = serve_files(request, folder);
     if (!served) TRY(discard(vm, served.error()));
@@ -377,7 +394,10 @@ Result<guest::Emulator> Driver::emulator_for(const reconciler::ImageRuntimeConfi
 Result<> Driver::start(const StartRequest& request) {
   const std::string& id = request.setup.id;
   const ContainerPtr container = TRY(open_container(id));
-  if (const VmPtr vm = container->vm(); vm && !vm->finished()) return {};
+  if (const VmPtr vm = container->vm()) {
+    if (!vm->ended()) return {};
+    TRY(vm->await_finished());
+  }
   guest::ContainerConfig config = TRY(container_config(request));
   config.emulator = TRY_DURING(emulator_for(request.setup.image), "start container '{}'", id);
   (void)::unlink(folders_.exit(id).c_str());
@@ -476,6 +496,21 @@ Result<std::vector<VmObservation>> Driver::list() {
     });
   }
   for (std::thread& one : asking) one.join();
+  return seen;
+}
+
+Result<VmObservation> Driver::observe(const std::string& id) {
+  TRY(base::check_name("container", id));
+  ContainerPtr container;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = containers_.find(id); found != containers_.end())
+      container = found->second;
+  }
+  const VmPtr vm = container ? container->vm() : nullptr;
+  if (!vm) return observe_stopped(id);
+  VmObservation seen = vm->observe();
+  seen.disk_present = base::path_exists(folders_.disk(id));
   return seen;
 }
 

@@ -146,7 +146,7 @@ class AttachSession final : public reconciler::ProcessSession {
       if (cancelled_) return cancelled();
       container_->changed.wait_for(lock, cancel_check);
     }
-    if (container_->machine->finished())
+    if (container_->machine->ended())
       return fail(ErrorCode::InvalidState, "container '{}' has ended", container_->id);
     return container_->machine;
   }

@@ -12,7 +12,9 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "base/trace.h"
 #include "guest/protocol/output_frame.h"
+#include "runtime/template/orders.h"
 
 namespace runtime {
 
@@ -142,15 +144,29 @@ bool Vm::leaving() const {
   return gone_ || abandoned_;
 }
 
+bool Vm::ended() const {
+  const std::lock_guard lock(mutex_);
+  return ended_.has_value();
+}
+
 bool Vm::finished() const {
   const std::lock_guard lock(mutex_);
-  return finished_.has_value();
+  return finished_;
+}
+
+Result<> Vm::await_finished() const {
+  if (wait(Deadline::in_ms(3 * limits::vm_exit_timeout_ms),
+           [this] { return finished_ || abandoned_; }))
+    return {};
+  return fail(ErrorCode::Timeout, "the virtual machine of '{}' (process {}) does not end",
+              parts_.state.id, parts_.state.process.pid);
 }
 
 // ---- talking to the agent ----------------------------------------------------------------------
 
 Result<> Vm::await_agent(const Deadline& deadline) {
   const Result<> answered = agent_->await_connected(deadline);
+  trace_resume();
   parts_.orders.reset();
   if (answered) return {};
   return fail(answered.error().code(), "{}; the console's last words: {}",
@@ -162,12 +178,61 @@ Result<> Vm::configure(const guest::ContainerConfig& config) {
   guest::ContainerConfig sent = config;
   sent.wall_ns = base::wall_time_ns();
   sent.entropy_hex = base::random_hex(32);
+  sent.trace = base::is_traced(parts_.state.id);
+  const int64_t asked_ns = base::boottime_ns();
   const Result<std::string> answer =
       agent_->call("POST", "/v1/container", base::dump_json(guest::to_json(sent)),
                    Deadline::in_ms(limits::vm_boot_timeout_ms));
   if (!answer) return tl::unexpected(answer.error());
+  if (sent.trace) trace_guest(*answer, asked_ns);
   parts_.state.started_wall_ns = base::wall_time_ns();
   return qemu::save(parts_.state_path, parts_.state);
+}
+
+void Vm::trace_resume() {
+  const std::string& id = parts_.state.id;
+  if (!base::is_traced(id)) return;
+  int64_t begin_ns = parts_.process_began_ns;
+  if (parts_.orders)
+    for (base::Span& span : spans_of_resume(parts_.orders.get(), begin_ns)) {
+      begin_ns = span.end_ns;
+      base::trace(id, std::move(span));
+    }
+  base::trace(id, {.where = "guest",
+                   .what = parts_.orders ? "wakes up, its agent answers" : "boots",
+                   .begin_ns = begin_ns,
+                   .end_ns = base::boottime_ns()});
+}
+
+/// The guest's clock is laid so that its answer lies in the middle of what was on the way.
+void Vm::trace_guest(const std::string& answer, int64_t asked_ns) {
+  const int64_t heard_ns = base::boottime_ns();
+  const std::string& id = parts_.state.id;
+  base::trace(id, {.where = "daemon",
+                   .what = "the guest makes the container",
+                   .begin_ns = asked_ns,
+                   .end_ns = heard_ns});
+  const auto json = base::parse_json(answer);
+  if (!json || !json->contains("spans")) return;
+  const auto spans = base::spans_from_json(json->at("spans"));
+  if (!spans || spans->empty()) return;
+  const int64_t there_ns = base::json_int_or(*json, "boottime_ns", 0);
+  const int64_t inside_ns = there_ns - spans->front().begin_ns;
+  const int64_t ahead_ns = there_ns - (heard_ns - (heard_ns - asked_ns - inside_ns) / 2);
+  for (base::Span span : *spans) {
+    span.begin_ns -= ahead_ns;
+    span.end_ns -= ahead_ns;
+    base::trace(id, std::move(span));
+  }
+  guest_wall_ahead_ns_ = base::json_int_or(*json, "wall_ns", 0) - (there_ns - ahead_ns);
+}
+
+void Vm::trace_exit(const guest::Event& event) {
+  if (guest_wall_ahead_ns_ == 0) return;
+  base::trace(parts_.state.id, {.where = "guest",
+                                .what = "its end is told",
+                                .begin_ns = event.wall_ns - guest_wall_ahead_ns_,
+                                .end_ns = base::boottime_ns()});
 }
 
 Result<std::string> Vm::call(const std::string& method, const std::string& path,
@@ -208,21 +273,21 @@ std::optional<std::string> Vm::death(bool suspected) {
     const std::lock_guard lock(mutex_);
     if (!gone_ && !main_exit_ && !forced_) return std::nullopt;
   }
-  wait(Deadline::in_ms(2 * limits::vm_exit_timeout_ms), [this] { return finished_ || abandoned_; });
+  wait(Deadline::in_ms(2 * limits::vm_exit_timeout_ms), [this] { return ended_ || abandoned_; });
   const std::lock_guard lock(mutex_);
-  if (!finished_) return "it is being ended";
-  if (finished_->vm_died) return finished_->reason;
-  return fmt::format("it was stopped, with exit code {}", finished_->code);
+  if (!ended_) return "it is being ended";
+  if (ended_->vm_died) return ended_->reason;
+  return fmt::format("it was stopped, with exit code {}", ended_->code);
 }
 
 Result<int32_t> Vm::await_exit(const std::string& process, const Deadline& deadline) {
-  const bool known = wait(deadline, [&] { return exits_[process] || finished_ || abandoned_; });
+  const bool known = wait(deadline, [&] { return exits_[process] || ended_ || abandoned_; });
   const std::lock_guard lock(mutex_);
   const std::optional<int32_t> code = exits_[process];
   exits_.erase(process);
   if (code) return *code;
   if (!known) return fail(ErrorCode::Timeout, "the process does not end");
-  if (finished_) return fail(ErrorCode::InvalidState, "the container ended before the process did");
+  if (ended_) return fail(ErrorCode::InvalidState, "the container ended before the process did");
   return fail(ErrorCode::Cancelled, "the daemon is stopping");
 }
 
@@ -232,7 +297,8 @@ reconciler::VmObservation Vm::observe() {
     const std::lock_guard lock(mutex_);
     silence_.asking(base::boottime_ns(), agent_->heard_ns(), starved());
   }
-  (void)agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms));
+  if (!ended())
+    (void)agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms));
   const std::lock_guard lock(mutex_);
   const bool hangs = silence_.hangs(base::boottime_ns(), agent_->heard_ns(), starved());
   reconciler::VmObservation seen;
@@ -242,9 +308,9 @@ reconciler::VmObservation Vm::observe() {
   seen.health = parts_.state.health;
   seen.started_wall_ns = parts_.state.started_wall_ns;
   seen.pid = parts_.state.process.pid;
-  if (!finished_) return seen;
+  if (!ended_) return seen;
   seen.phase = reconciler::VmPhase::Exited;
-  seen.exit = finished_;
+  seen.exit = ended_;
   return seen;
 }
 
@@ -311,6 +377,7 @@ void Vm::keep_until_end() {
     const std::lock_guard lock(mutex_);
     if (abandoned_) return;
   }
+  tell_end();
   power_off();
   finish();
 }
@@ -343,6 +410,8 @@ bool Vm::on_event(const guest::Event& event) {
   if (event.sequence <= last_event_) return false;
   last_event_ = event.sequence;
   if (event.kind == guest::EventKind::Health) report_health(event);
+  if (event.kind == guest::EventKind::Exited && event.process == guest::main_process_id)
+    trace_exit(event);
   {
     const std::lock_guard lock(mutex_);
     if (event.kind == guest::EventKind::OutOfMemory) out_of_memory_ = true;
@@ -374,10 +443,8 @@ void Vm::report_health(const guest::Event& event) {
 }
 
 void Vm::power_off() {
-  // The exit is written down before anything can interrupt us: what ran must not run again.
-  (void)qemu::save_exit(parts_.exit_path, parts_.state.generation, parts_.state.started_wall_ns,
-                        exit_status());
-  if (!leaving())
+  base::TraceScope span(parts_.state.id, "daemon", "the machine is switched off");
+  if (!leaving() && !disposable_)
     (void)agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms));
   destroy();
 }
@@ -418,29 +485,47 @@ ExitStatus Vm::exit_status() const {
   return exit;
 }
 
-void Vm::finish() {
+/// The exit is written down before anything can interrupt us: what ran must not run again. Then
+/// those who keep the books hear of it, and last those who wait for it.
+void Vm::tell_end() {
+  const qemu::VmState& state = parts_.state;
+  base::TraceScope span(state.id, "daemon", "its end is written down");
   const Result<qemu::StoredExit> stored = qemu::load_exit(parts_.exit_path);
-  const ExitStatus exit = stored && stored->generation == parts_.state.generation &&
-                                  stored->started_wall_ns == parts_.state.started_wall_ns
-                              ? stored->exit
-                              : exit_status();
-  (void)base::remove_tree(parts_.sockets.folder);
-  parts_.log->end_run({.exit_code = exit.code, .error = {}});
+  const bool known = stored && stored->generation == state.generation &&
+                     stored->started_wall_ns == state.started_wall_ns;
+  const ExitStatus exit = known ? stored->exit : exit_status();
+  if (!known)
+    (void)qemu::save_exit(parts_.exit_path, state.generation, state.started_wall_ns, exit);
   {
     const std::lock_guard lock(mutex_);
-    finished_ = exit;
+    ended_ = exit;
     changed_.notify_all();
   }
   reconciler::VmEvent told;
-  told.id = parts_.state.id;
-  told.generation = parts_.state.generation;
+  told.id = state.id;
+  told.generation = state.generation;
   told.exit = exit;
   parts_.report(told);
+  parts_.log->end_run({.exit_code = exit.code, .error = {}});
+}
+
+void Vm::finish() {
+  (void)base::remove_tree(parts_.sockets.folder);
+  const int64_t now_ns = base::boottime_ns();
+  base::trace(parts_.state.id, {"daemon", std::string(trace_finished), now_ns, now_ns});
+  const std::lock_guard lock(mutex_);
+  finished_ = true;
+  changed_.notify_all();
 }
 
 Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
   parts_.log->let_go();
-  const auto ended = [this] { return main_exit_ || gone_ || finished_; };
+  const auto ended = [this] { return main_exit_ || gone_ || ended_; };
+  if (this->ended()) {
+    TRY(await_finished());
+    const std::lock_guard lock(mutex_);
+    return *ended_;
+  }
   // A guest that does not take the signal in time is not asked again: it is switched off.
   const bool told =
       agent_
@@ -451,12 +536,10 @@ Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
     (void)agent_->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", SIGKILL}}),
                        Deadline::in_ms(limits::vm_exit_timeout_ms));
   if (!told || !wait(Deadline::in_ms(limits::vm_exit_timeout_ms), ended)) destroy();
-  if (!wait(Deadline::in_ms(3 * limits::vm_exit_timeout_ms),
-            [this] { return finished_.has_value(); }))
-    return fail(ErrorCode::Timeout, "the virtual machine of '{}' (process {}) does not end",
-                parts_.state.id, parts_.state.process.pid);
+  TRY(await_finished());
   const std::lock_guard lock(mutex_);
-  return *finished_;
+  if (!ended_) return fail(ErrorCode::Cancelled, "the daemon is stopping");
+  return *ended_;
 }
 
 void Vm::abandon() {

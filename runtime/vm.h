@@ -31,6 +31,9 @@
 
 namespace runtime {
 
+/// The last span of a traced machine that is not removed.
+inline constexpr std::string_view trace_finished = "nothing of the machine is left";
+
 struct VmParts {
   qemu::VmState state;
   qemu::Sockets sockets;
@@ -39,7 +42,8 @@ struct VmParts {
   uint64_t epoch = 1;
   base::UniqueFd pidfd;
   base::UniqueFd console;
-  base::UniqueFd orders;  ///< Of a clone: kept until its agent answers (template/orders.h).
+  base::UniqueFd orders;         ///< Of a clone: kept until its agent answers (template/orders.h).
+  int64_t process_began_ns = 0;  ///< CLOCK_BOOTTIME.
   std::shared_ptr<ContainerLog> log;
   std::shared_ptr<ConsoleLog> boot_log;
   std::function<void(reconciler::VmEvent)> report;
@@ -59,6 +63,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   base::Result<> configure(const guest::ContainerConfig& config);
   /// Serves the machine's shared folders; ends with it, and is reaped then.
   void set_file_server(base::ProcessIdentity process) { file_server_ = std::move(process); }
+  /// Nobody reads its disk, and it shares no folder: nothing need be written when it ends.
+  void set_disposable() { disposable_ = true; }
   /// From here on output is stored and the end is reported.
   void keep();
   /// Ends our part; the machine runs on.
@@ -91,7 +97,12 @@ class Vm : public std::enable_shared_from_this<Vm> {
   reconciler::VmObservation observe();
   const qemu::VmState& state() const { return parts_.state; }
   const guest::ProcessConfig& main_process() const { return parts_.state.main; }
+  /// The container's process has ended, or the machine under it.
+  bool ended() const;
+  /// Nothing of the machine is left, either.
   bool finished() const;
+  /// Until then, where the end is near; Timeout.
+  base::Result<> await_finished() const;
 
  private:
   Vm(IoLoop& loop, VmParts parts) : loop_(loop), parts_(std::move(parts)) {}
@@ -99,6 +110,9 @@ class Vm : public std::enable_shared_from_this<Vm> {
   void on_gone();
   void drain_console();
   void close_watches();
+  void trace_resume();
+  void trace_guest(const std::string& answer, int64_t asked_ns);
+  void trace_exit(const guest::Event& event);
 
   void keep_until_end();
   void follow_events();
@@ -109,6 +123,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool store(const guest::OutputFrame& frame);
   void power_off();
   reconciler::ExitStatus exit_status() const;
+  void tell_end();
   void finish();
   bool leaving() const;
   bool wait(const base::Deadline& deadline, const std::function<bool()>& ready) const;
@@ -119,6 +134,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   std::unique_ptr<LoopWatch> process_watch_;          // loop thread only
   std::unique_ptr<LoopWatch> console_watch_;          // loop thread only
   std::optional<base::ProcessIdentity> file_server_;  ///< Only if we started it.
+  bool disposable_ = false;
+  int64_t guest_wall_ahead_ns_ = 0;  ///< Of our CLOCK_BOOTTIME; known if traced.
   std::thread keeper_;
   std::thread pump_;
   uint64_t stored_bytes_ = 0;        // pump only
@@ -133,7 +150,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool out_of_memory_ = false;
   Silence silence_;
   std::optional<guest::Event> main_exit_;
-  std::optional<reconciler::ExitStatus> finished_;
+  std::optional<reconciler::ExitStatus> ended_;
+  bool finished_ = false;
   std::map<std::string, std::optional<int32_t>> exits_;  ///< Of processes somebody waits for.
 };
 

@@ -20,6 +20,7 @@
 #include "guest/agent/limits.h"
 #include "guest/agent/network.h"
 #include "guest/agent/system.h"
+#include "guest/agent/timeline.h"
 
 namespace agent {
 
@@ -229,12 +230,16 @@ Result<> Agent::prepare() {
 Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   if (config.wall_ns > 0) TRY(set_clock(config.wall_ns));
   if (!config.entropy_hex.empty()) TRY(add_entropy(config.entropy_hex));
+  timeline().mark("clock and entropy");
   TRY(write_etc_file("hosts", config.hosts));
   TRY(write_etc_file("resolv.conf", config.resolv_conf));
   TRY(write_etc_file("hostname", config.hostname + "\n"));
+  timeline().mark("files of /etc");
   TRY(forget_cached(machine_.scratch_disk));
   TRY(reread_partitions(machine_.image_disk));
+  timeline().mark("disks are looked at anew");
   TRY(configure_interfaces(config.interfaces));
+  timeline().mark("network interfaces");
   TRY(cgroup_.limit(config, [this] {
     tell({.kind = guest::EventKind::OutOfMemory, .process = std::string(guest::main_process_id)});
   }));
@@ -243,7 +248,9 @@ Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
   const bool shares = std::any_of(
       config.mounts.begin(), config.mounts.end(),
       [](const guest::GuestMount& mount) { return mount.kind == guest::MountKind::Share; });
+  timeline().mark("limits of its cgroup");
   if (shares) TRY(start_file_pump(machine_.files_port, shares_folder));
+  if (shares) timeline().mark("shared folders");
   if (!config.build) return {};
   return build_.emplace(loop_).set_up(config, machine_.image_disk, machine_.scratch_disk,
                                       shares_folder);
@@ -251,8 +258,11 @@ Result<> Agent::prepare_machine(const guest::ContainerConfig& config) {
 
 Result<> Agent::configure(const Request& request, const std::string&, const ReplyPtr& reply) {
   if (configured_) return fail(ErrorCode::Exists, "this VM has its container already");
+  timeline().begin();
   config_ = TRY(guest::container_config_from_json(TRY(base::parse_json(request.body))));
   configured_ = true;
+  if (!config_.trace) timeline().end();
+  timeline().mark("the message is understood");
   TRY(prepare_machine(config_));
   if (config_.build) {
     config_.process = {};
@@ -352,6 +362,7 @@ Result<> Agent::start_process(const std::string& id, const guest::ProcessConfig&
 void Agent::on_started(const std::string& id, const Result<>& result, const ReplyPtr& reply) {
   if (!result) {
     end_step(id, false);
+    timeline().end();
     reply->fail(result.error());
     processes_.erase(id);
     return;
@@ -365,7 +376,15 @@ void Agent::on_started(const std::string& id, const Result<>& result, const Repl
     set_health(config_.health);
   }
   tell({.kind = guest::EventKind::Started, .process = id});
-  reply->send({{"id", id}});
+  nlohmann::json answer = {{"id", id}};
+  if (timeline().on()) {
+    timeline().mark("its program is loaded");
+    answer["spans"] = base::to_json(timeline().spans());
+    answer["boottime_ns"] = base::boottime_ns();
+    answer["wall_ns"] = base::wall_time_ns();
+    timeline().end();
+  }
+  reply->send(answer);
 }
 
 void Agent::on_ended(const std::string& id, int wait_status) {

@@ -17,6 +17,7 @@
 #include "guest/agent/implied.h"
 #include "guest/agent/mounts.h"
 #include "guest/agent/root.h"
+#include "guest/agent/timeline.h"
 
 namespace agent {
 namespace {
@@ -129,15 +130,20 @@ Result<> enter_container(const guest::ContainerConfig& config, const Stage& stag
   const std::string& domain = config.domainname;
   if (!domain.empty() && ::setdomainname(domain.c_str(), domain.size()) != 0)
     return fail_errno(errno, "set the domain name");
+  timeline().mark("a process in namespaces of its own");
   TRY(mount_root(config, stage));
+  timeline().mark("its root: layers and disk");
   const UniqueFd root = TRY(base::open_file(root_folder, O_PATH | O_DIRECTORY));
   TRY(mount_system(root.get(), {.privileged = config.process.privileged,
                                 .terminal = config.process.terminal,
                                 .shm_bytes = config.shm_bytes}));
+  timeline().mark("/proc, /sys, /dev");
   TRY(bind_etc_files(root.get(), stage.etc_folder));
   TRY(mount_users(root.get(), config, stage));
   TRY(write_sysctls(config));
+  timeline().mark("mounts of its own");
   TRY(protect(root.get(), config.process.privileged));
+  timeline().mark("paths are hidden and sealed");
   TRY(seal_root(config));
   return change_root();
 }

@@ -28,6 +28,7 @@
 #include "guest/agent/accounts.h"
 #include "guest/agent/capabilities.h"
 #include "guest/agent/limits.h"
+#include "guest/agent/timeline.h"
 
 namespace agent {
 namespace {
@@ -212,6 +213,8 @@ Result<> run_program(const guest::ProcessConfig& config, const Streams& streams,
   std::vector<std::string> arguments = config.arguments;
   reset_signals();
   ::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+  timeline().mark("its user, limits and program");
+  if (timeline().on()) say(report, {{"spans", base::to_json(timeline().spans())}});
   ::execve(program.c_str(), pointers(arguments).data(), pointers(environment).data());
   if (errno == ENOEXEC)
     return fail(ErrorCode::InvalidArgument,
@@ -396,6 +399,8 @@ Result<> read_report(int fd, Report& report) {
     report.listening.emplace_back(static_cast<size_t>(TRY(base::json_int(message, "listening"))),
                                   std::move(descriptor));
   if (message.contains("pid")) report.pid = static_cast<pid_t>(TRY(base::json_int(message, "pid")));
+  if (message.contains("spans"))
+    timeline().replace(TRY(base::spans_from_json(message.at("spans"))));
   if (message.contains("code"))
     report.result = tl::unexpected<Error>(
         Error(base::error_code_from_name(base::json_string_or(message, "code", "internal")),

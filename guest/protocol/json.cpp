@@ -380,6 +380,7 @@ json to_json(const ContainerConfig& config) {
           {"sysctls", config.sysctls},
           {"init", config.init},
           {"build", config.build},
+          {"trace", config.trace},
           {"process", process_to_json(config.process)},
           {"health", to_json(config.health)}};
 }
@@ -451,6 +452,7 @@ Result<ContainerConfig> container_config_from_json(const json& object) {
   TRY(read(object, "sysctls", config.sysctls));
   TRY(read(object, "init", config.init));
   TRY(read(object, "build", config.build));
+  TRY(read(object, "trace", config.trace));
   TRY(read(object, "process", config.process));
   TRY(read(object, "health", config.health));
   return config;

@@ -18,7 +18,11 @@
 ///
 ///   GET  /v1/state                       AgentState: configured?, processes, boot time, version
 ///   POST /v1/container                   ContainerConfig: everything personal in one message; sets
-///                                        the VM up and starts the main process. 409 if done before
+///                                        the VM up and starts the main process. 409 if done
+///                                        before.
+///                                        {"id": "main"}; traced, also "spans" (base/trace.h) on
+///                                        the guest's clock, and what it shows: "boottime_ns",
+///                                        "wall_ns"
 ///   POST /v1/processes                   ExecConfig → {"id": "..."}; starts one more process
 ///   POST /v1/processes/ID/stdin          request body: raw bytes, end of stream closes stdin
 ///   GET  /v1/processes/ID/output?offset=N&stream=out|err|all
@@ -174,6 +178,7 @@ struct ContainerConfig {
   bool init = false;  ///< A reaper of ours as PID 1 of the container.
   /// A build machine: `process` is not run, mounts are seen by the steps that ask for them.
   bool build = false;
+  bool trace = false;  ///< The answer tells what took how long.
   ProcessConfig process;
   HealthConfig health;
 };

@@ -56,6 +56,7 @@ struct ContainerSetup {
   spec::Service service;
   ImageRuntimeConfig image;
   std::vector<ShareSource> shares;
+  bool keep_disk = true;  ///< false: nobody reads its disk after its end.
 };
 
 struct StartRequest {
@@ -91,7 +92,9 @@ struct VmObservation {
   bool disk_present = false;
 };
 
-/// Told on a driver thread; the receiver only posts it on.
+/// Told on a driver thread; the receiver only posts it on. `Exited` is told when the process has
+/// ended and its output is stored; the machine may take a moment longer to go, which `start`,
+/// `stop` and `remove` wait for. Whoever is attached hears of the end after the receiver has.
 struct VmEvent {
   enum class Kind { Exited, Health };
   Kind kind = Kind::Exited;
@@ -158,6 +161,8 @@ class RuntimePort {
   /// Everything the driver can find from the operating system, adopted or not; also what no record
   /// names. Never blocks on an unresponsive VM longer than a second: that one is Unknown.
   virtual base::Result<std::vector<VmObservation>> list() = 0;
+  /// The same of one container, whatever the others do. Absent where there is nothing.
+  virtual base::Result<VmObservation> observe(const std::string& id) = 0;
   /// Takes over VMs that outlived the last daemon, and starts reporting events.
   virtual base::Result<> adopt(std::function<void(VmEvent)> on_event) = 0;
 

@@ -97,11 +97,9 @@ void add_channels(Arguments& to) {
                               {"nr", 2},
                               {"chardev", "files"},
                               {"name", "container.files"}});
-  to.add_json("-object", json{{"qom-type", "rng-builtin"}, {"id", "entropy"}});
-  to.add_json("-device", json{{"driver", "virtio-rng-device"},
-                              {"rng", "entropy"},
-                              {"max-bytes", 1024},
-                              {"period", 1000}});
+  // No source of randomness: the agent is given some before it does anything personal. What the
+  // guest frees goes back to the host.
+  to.add_json("-device", json{{"driver", "virtio-balloon-device"}, {"free-page-reporting", true}});
 }
 
 /// QEMU does not save a machine with a joined disk; a template's has nothing to join yet.

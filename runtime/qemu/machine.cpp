@@ -6,9 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/deadline.h"
 #include "base/file.h"
 #include "base/host.h"
+#include "base/log.h"
 #include "runtime/disk/image_disk.h"
+#include "runtime/seed/seed.h"
 
 namespace runtime::qemu {
 namespace {
@@ -82,8 +85,10 @@ Result<> give_channels(const MachineRequest& request, Descriptors& to) {
   return {};
 }
 
-std::vector<std::string> launch_arguments(const MachineRequest& request, size_t layer_files) {
-  std::vector<std::string> arguments{request.launcher};
+enum class Way { Exec, Fork };
+
+std::vector<std::string> launch_words(const MachineRequest& request, size_t layer_files, Way way) {
+  std::vector<std::string> arguments;
   const auto add = [&](const char* option, std::string value) {
     arguments.emplace_back(option);
     arguments.push_back(std::move(value));
@@ -94,7 +99,7 @@ std::vector<std::string> launch_arguments(const MachineRequest& request, size_t 
     add("--read", request.memory_file);
     add("--read", memory_library(request.launcher));
     // By its number: QEMU's user need not have a way to where we are installed.
-    add("--preload", fmt::format("/proc/self/fd/{}", Descriptor::library));
+    if (way == Way::Exec) add("--preload", fmt::format("/proc/self/fd/{}", Descriptor::library));
   }
   if (request.uid) add("--uid", fmt::format("{}", *request.uid));
   if (request.shape.accelerator == Accelerator::Kvm) {
@@ -115,6 +120,21 @@ std::vector<std::string> launch_arguments(const MachineRequest& request, size_t 
   return arguments;
 }
 
+Result<base::ProcessIdentity> start_process(const MachineRequest& request, size_t layer_files,
+                                            const Descriptors& descriptors) {
+  if (request.seed != nullptr && request.memory == Memory::Clone) {
+    Result<base::ProcessIdentity> forked =
+        request.seed->spawn(launch_words(request, layer_files, Way::Fork), descriptors.given());
+    if (forked) return forked;
+    spdlog::warn("{}; it is started anew", forked.error().to_string());
+  }
+  std::vector<std::string> arguments = launch_words(request, layer_files, Way::Exec);
+  arguments.insert(arguments.begin(), request.launcher);
+  return base::spawn({.arguments = std::move(arguments),
+                      .environment = {"CONTAINER_APP_ROOT=" + request.system},
+                      .descriptors = descriptors.given()});
+}
+
 }  // namespace
 
 Result<Machine> start_machine(const MachineRequest& request) {
@@ -130,9 +150,8 @@ Result<Machine> start_machine(const MachineRequest& request) {
   descriptors.give(console.writer.get(), Descriptor::console);
   descriptors.give(console.reader.get(), Descriptor::console_hold);
   Machine machine;
-  machine.process = TRY(base::spawn({.arguments = launch_arguments(request, layer_files),
-                                     .environment = {"CONTAINER_APP_ROOT=" + request.system},
-                                     .descriptors = descriptors.given()}));
+  machine.process = TRY(start_process(request, layer_files, descriptors));
+  machine.began_ns = base::boottime_ns();
   machine.pidfd = TRY(base::open_process(machine.process));
   machine.console = std::move(console.reader);
   return machine;

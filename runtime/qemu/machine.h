@@ -11,6 +11,10 @@
 #include "base/result.h"
 #include "runtime/qemu/config.h"
 
+namespace runtime {
+class Seed;
+}
+
 namespace runtime::qemu {
 
 /// What every guest boots from.
@@ -44,6 +48,7 @@ struct MachineRequest {
   int memory_fd = -1;       ///< Of a template or a clone; not taken over.
   std::string memory_file;  ///< Its path.
   std::vector<int> taps;    ///< One for each NIC; not taken over.
+  Seed* seed = nullptr;     ///< What a clone is forked from, if it can; else it is started anew.
 };
 
 struct Machine {
@@ -51,6 +56,7 @@ struct Machine {
   base::UniqueFd pidfd;
   base::UniqueFd console;  ///< Reads what the guest's console and QEMU itself print.
   base::UniqueFd orders;   ///< Of a clone, see template/orders.h.
+  int64_t began_ns = 0;    ///< CLOCK_BOOTTIME when the process was there; 0: long ago.
 };
 
 base::Result<Machine> start_machine(const MachineRequest& request);

@@ -98,7 +98,33 @@ class Lines {
   std::string pending_;
 };
 
+/// When an event happened, on CLOCK_BOOTTIME; 0 for anything else.
+int64_t event_ns(const json& line) {
+  const auto stamp = line.find("timestamp");
+  if (stamp == line.end() || !stamp->is_object()) return 0;
+  const int64_t wall_ns = base::json_int_or(*stamp, "seconds", 0) * 1'000'000'000 +
+                          base::json_int_or(*stamp, "microseconds", 0) * 1'000;
+  return wall_ns - (base::wall_time_ns() - base::boottime_ns());
+}
+
 }  // namespace
+
+std::vector<base::Span> spans_of_resume(int connection, int64_t begin_ns) {
+  std::vector<base::Span> spans;
+  Lines lines(connection);
+  while (const Result<json> line = lines.next(Deadline::in_ms(0))) {
+    if (!line->is_object()) continue;
+    const int64_t at_ns = event_ns(*line);
+    const std::string event = base::json_string_or(*line, "event", "");
+    const char* what = nullptr;
+    if (event == "MIGRATION" && spans.empty()) what = "QEMU comes up";
+    if (event == "RESUME") what = "devices and processor are restored";
+    if (what == nullptr || at_ns == 0) continue;
+    spans.push_back({.where = "qemu", .what = what, .begin_ns = begin_ns, .end_ns = at_ns});
+    begin_ns = at_ns;
+  }
+  return spans;
+}
 
 Result<base::UniqueFd> order_resume(const std::string& monitor_socket, int state_fd) {
   base::UniqueFd socket = TRY(base::connect_unix(monitor_socket));

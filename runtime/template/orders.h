@@ -4,10 +4,12 @@
 /// Memory is not part of the file: it is a shared file of its own (`x-ignore-shared`).
 
 #include <string>
+#include <vector>
 
 #include "base/deadline.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "base/trace.h"
 
 namespace runtime {
 
@@ -19,5 +21,9 @@ base::Result<> save_guest(const std::string& monitor_socket, int state_fd,
 /// run. Does not wait: QEMU need not have come up yet. The connection must be kept until the guest
 /// answers. A QEMU that cannot take the state ends.
 base::Result<base::UniqueFd> order_resume(const std::string& monitor_socket, int state_fd);
+
+/// What QEMU has told so far of carrying out `order_resume`: from `begin_ns` (CLOCK_BOOTTIME) until
+/// it took the order, and until the guest ran. Takes it off the connection.
+std::vector<base::Span> spans_of_resume(int connection, int64_t begin_ns);
 
 }  // namespace runtime

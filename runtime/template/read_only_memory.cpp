@@ -2,8 +2,12 @@
 ///
 /// A clone maps that file privately and never writes to it, but QEMU before 8.2 asks for write
 /// access all the same, which would let a guest that broke out of its QEMU change the memory of
-/// every later clone. Everything else goes to the kernel as it came.
+/// every later clone. And when a guest reports pages as free, QEMU punches holes into the file
+/// before it drops its own copies of them: the latter is all that is to happen, since what a page
+/// that was reported holds is nobody's business until it is written. Everything else goes to the
+/// kernel as it came.
 
+#include <atomic>
 #include <cstdarg>
 #include <cstring>
 
@@ -21,9 +25,19 @@ int flags_for(const char* path, int flags) {
   return flags;
 }
 
+std::atomic<int> memory_descriptor = -1;
+
 int open_as_wanted(const char* path, int flags, mode_t mode) {
-  return static_cast<int>(
-      ::syscall(SYS_openat, AT_FDCWD, path, flags_for(path, flags) | O_LARGEFILE, mode));
+  const int wanted = flags_for(path, flags);
+  const int fd =
+      static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, wanted | O_LARGEFILE, mode));
+  if (wanted != flags && fd >= 0) memory_descriptor = fd;
+  return fd;
+}
+
+int allocate_as_wanted(int fd, int mode, off_t offset, off_t bytes) {
+  if (fd == memory_descriptor && (mode & FALLOC_FL_PUNCH_HOLE) != 0) return 0;
+  return static_cast<int>(::syscall(SYS_fallocate, fd, mode, offset, bytes));
 }
 
 }  // namespace
@@ -45,6 +59,13 @@ CONTAINER_REPLACES open64(const char* path, int flags, ...) {
   const mode_t mode = (flags & (O_CREAT | __O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;
   va_end(rest);
   return open_as_wanted(path, flags, mode);
+}
+
+CONTAINER_REPLACES fallocate(int fd, int mode, off_t offset, off_t bytes) {
+  return allocate_as_wanted(fd, mode, offset, bytes);
+}
+CONTAINER_REPLACES fallocate64(int fd, int mode, off_t offset, off_t bytes) {
+  return allocate_as_wanted(fd, mode, offset, bytes);
 }
 
 CONTAINER_REPLACES __open_2(const char* path, int flags) { return open_as_wanted(path, flags, 0); }

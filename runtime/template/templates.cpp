@@ -294,23 +294,31 @@ Result<> Templates::make(const Wanted& wanted) {
   return made;
 }
 
-/// For one more: those that were not used for the longest time go first.
 void Templates::make_room() const {
-  std::vector<std::string> folders;
-  uint64_t bytes = 0;
+  std::vector<StoredTemplate> stored;
   for (const std::string& name : folder_names(options_.folder)) {
-    folders.push_back(folder_of(name));
-    bytes += bytes_on_disk(TemplateFiles{folders.back()}.memory());
+    const TemplateFiles files{folder_of(name)};
+    stored.push_back({.folder = files.folder,
+                      .bytes = bytes_on_disk(files.memory()),
+                      .used_ns = last_used_ns(files.folder)});
   }
-  std::sort(folders.begin(), folders.end(), [](const std::string& one, const std::string& other) {
-    return last_used_ns(one) > last_used_ns(other);
-  });
-  while (!folders.empty() &&
-         (folders.size() >= limits::templates_max || bytes > limits::templates_bytes_max)) {
-    bytes -= bytes_on_disk(TemplateFiles{folders.back()}.memory());
-    (void)base::remove_tree(folders.back());
-    folders.pop_back();
+  const TemplateRoom room{.count = limits::templates_max, .bytes = limits::templates_bytes_max};
+  for (const std::string& folder : superfluous(std::move(stored), room))
+    (void)base::remove_tree(folder);
+}
+
+std::vector<std::string> superfluous(std::vector<StoredTemplate> stored, const TemplateRoom& room) {
+  std::sort(stored.begin(), stored.end(),
+            [](const auto& one, const auto& other) { return one.used_ns > other.used_ns; });
+  uint64_t bytes = 0;
+  for (const StoredTemplate& each : stored) bytes += each.bytes;
+  std::vector<std::string> folders;
+  while (!stored.empty() && (stored.size() >= room.count || bytes > room.bytes)) {
+    bytes -= stored.back().bytes;
+    folders.push_back(std::move(stored.back().folder));
+    stored.pop_back();
   }
+  return folders;
 }
 
 }  // namespace runtime

@@ -19,6 +19,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/deadline.h"
 #include "base/fd.h"
@@ -45,6 +46,18 @@ struct Template {
   std::string state_path;    ///< Of `state`.
   std::string console_text;  ///< What the guest had said when it was saved.
 };
+
+struct StoredTemplate {
+  std::string folder;
+  uint64_t bytes = 0;
+  int64_t used_ns = 0;  ///< The last time, by any program.
+};
+struct TemplateRoom {
+  size_t count = 0;
+  uint64_t bytes = 0;
+};
+/// The folders that have to go to make room for one more: least recently used first.
+std::vector<std::string> superfluous(std::vector<StoredTemplate> stored, const TemplateRoom& room);
 
 class Templates {
  public:

@@ -111,7 +111,6 @@ int main(void) {
          mount("/dev/vdb", "/mnt", "ext4", 0, 0) == 0 ? "ok" : strerror(errno));
   printf("probe network %s\n", exists("/sys/class/net/eth0") ? "yes" : "no");
   report_ports();
-  printf("probe random %s\n", exists("/dev/hwrng") ? "yes" : "no");
   printf("probe end\n");
   fflush(stdout);
   if (strstr(command_line, "probe.panic")) return 3; /* The kernel panics when init ends. */

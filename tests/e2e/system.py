@@ -137,10 +137,12 @@ class System:
 
     def machines(self):
         """Process ids of the QEMUs that containers run in; the one a template is being made in, which
-        alone has its memory in a file it shares, is none of them."""
+        alone has its memory in a file it shares, is none of them, nor is the one that machines are
+        forked from."""
         def is_machine(words):
             making = any("memory-backend-file" in word and '"share":true' in word for word in words)
-            return bool(words) and "qemu-system" in words[0] and not making
+            seed = words[1:2] and words[1].startswith("--seed=")
+            return bool(words) and "qemu-system" in words[0] and not making and not seed
         return sorted(pid for pid in self.processes() if is_machine(self.command_line(pid)))
 
     def processes(self):

@@ -242,6 +242,17 @@ base::Result<std::vector<reconciler::VmObservation>> Runtime::list() {
   SIM_RETURN(seen);
 }
 
+base::Result<reconciler::VmObservation> Runtime::observe(const std::string& id) {
+  TRY(weather_.enter("list VMs", 2));
+  reconciler::VmObservation seen;
+  seen.id = id;
+  if (const auto found = vms.find(id); found != vms.end()) {
+    const auto& vm = found->second;
+    seen = {id, vm.generation, vm.phase, vm.health, vm.exit, 0, 0, vm.disk};
+  }
+  SIM_RETURN(seen);
+}
+
 base::Result<> Runtime::adopt(std::function<void(reconciler::VmEvent)> listener) {
   TRY(weather_.enter("adopt", 20));
   on_event = std::move(listener);

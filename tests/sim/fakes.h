@@ -119,6 +119,7 @@ class Runtime : public reconciler::RuntimePort {
   base::Result<> kill(const std::string& id, int signal) override;
   base::Result<> remove(const std::string& id) override;
   base::Result<std::vector<reconciler::VmObservation>> list() override;
+  base::Result<reconciler::VmObservation> observe(const std::string& id) override;
   base::Result<> adopt(std::function<void(reconciler::VmEvent)> on_event) override;
   base::Result<std::unique_ptr<reconciler::ProcessSession>> exec(
       const std::string& id, const reconciler::ExecRequest& request) override;

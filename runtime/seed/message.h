@@ -1,0 +1,31 @@
+#pragma once
+/// What the daemon and a seed (seed.h) say to each other, over a socket of whole messages.
+///
+/// To the seed: the words of a launch (launch/confine.h), each ended by a zero byte; before them,
+/// in decimal and ended alike, the number each descriptor is to have in the machine. The first
+/// descriptor that comes along has no number: the machine writes there why it could not begin, and
+/// closes it when it begins. Back comes the process id, in decimal.
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace runtime {
+
+/// The one argument of a seed; followed by padding that its machines write their own words over,
+/// so that a list of processes shows what each of them runs.
+inline constexpr const char* seed_mark = "--seed=";
+inline constexpr int seed_socket = 3;
+inline constexpr size_t seed_words_bytes_max = 32u << 10;
+inline constexpr size_t seed_descriptors_max = 128;
+
+struct SeedOrder {
+  std::vector<int> numbers;
+  std::vector<std::string> words;
+};
+
+std::string encode_seed_order(const SeedOrder& order);
+/// Empty words if `text` is no order.
+SeedOrder decode_seed_order(const std::string& text);
+
+}  // namespace runtime

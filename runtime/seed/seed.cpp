@@ -1,0 +1,145 @@
+#include "runtime/seed/seed.h"
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "base/deadline.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "runtime/seed/message.h"
+
+namespace runtime {
+namespace {
+
+using base::Deadline;
+using base::ErrorCode;
+using base::fail;
+using base::Result;
+using base::UniqueFd;
+
+/// More than the words of any machine: they are written over it.
+constexpr size_t padding_bytes = 16u << 10;
+
+Result<> send_order(int socket, const std::string& text, const std::vector<int>& descriptors) {
+  iovec bytes{const_cast<char*>(text.data()), text.size()};
+  std::vector<char> control(CMSG_SPACE(descriptors.size() * sizeof(int)));
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
+  std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size() * sizeof(int));
+  if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
+    return base::fail_errno(errno, "order a machine from the seed");
+  return {};
+}
+
+Result<> await_readable(int fd, const Deadline& deadline) {
+  for (;;) {
+    pollfd waited{fd, POLLIN, 0};
+    const int ready = ::poll(&waited, 1, deadline.remaining_ms());
+    if (ready > 0) return {};
+    if (ready < 0 && errno != EINTR) return base::fail_errno(errno, "wait for the seed");
+    if (ready == 0) return fail(ErrorCode::Timeout, "the seed does not answer");
+  }
+}
+
+}  // namespace
+
+Seed::~Seed() {
+  const std::lock_guard lock(mutex_);
+  end();
+}
+
+/// It ends by itself when nobody holds the other end of its socket.
+void Seed::end() {
+  if (!socket_) return;
+  socket_.reset();
+  const auto pidfd = base::open_process(process_);
+  if (!pidfd) return;
+  const auto ended = base::await_process(pidfd->get(), process_.pid,
+                                         Deadline::in_ms(base::limits::vm_exit_timeout_ms));
+  if (!ended) (void)base::signal_process(pidfd->get(), SIGKILL);
+}
+
+Result<> Seed::start() {
+  end();
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    return base::fail_errno(errno, "socketpair");
+  UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+  process_ =
+      TRY(base::spawn({.arguments = {options_.program, seed_mark + std::string(padding_bytes, '-')},
+                       .environment = {"LC_ALL=C", "CONTAINER_APP_ROOT=" + options_.system,
+                                       "LD_PRELOAD=" + options_.library},
+                       .descriptors = {{theirs.get(), seed_socket}}}));
+  socket_ = std::move(ours);
+  return {};
+}
+
+Result<> Seed::prepare() {
+  const std::lock_guard lock(mutex_);
+  return socket_ ? Result<>() : start();
+}
+
+Result<int64_t> Seed::order(const std::vector<std::string>& words,
+                            const std::vector<std::pair<int, int>>& descriptors, int report) {
+  SeedOrder made{.numbers = {}, .words = words};
+  std::vector<int> given{report};
+  for (const auto& [ours, theirs] : descriptors) {
+    given.push_back(ours);
+    made.numbers.push_back(theirs);
+  }
+  const std::string text = encode_seed_order(made);
+  if (text.size() > seed_words_bytes_max || given.size() > seed_descriptors_max)
+    return fail(ErrorCode::Internal, "too much for one message to the seed");
+  TRY(send_order(socket_.get(), text, given));
+  TRY(await_readable(socket_.get(), Deadline::in_ms(base::limits::vm_exit_timeout_ms)));
+  char answer[32];
+  const ssize_t count = ::recv(socket_.get(), answer, sizeof answer, 0);
+  int64_t pid = -1;
+  if (count > 0) std::from_chars(answer, answer + count, pid);
+  if (pid <= 0) return fail(ErrorCode::Io, "the seed has gone, or could not fork");
+  return pid;
+}
+
+Result<base::ProcessIdentity> Seed::spawn(const std::vector<std::string>& words,
+                                          const std::vector<std::pair<int, int>>& descriptors) {
+  base::Pipe report = TRY(base::make_pipe());
+  int64_t pid = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!socket_) TRY(start());
+    Result<int64_t> ordered = order(words, descriptors, report.writer.get());
+    if (!ordered) {
+      TRY(start());
+      ordered = order(words, descriptors, report.writer.get());
+    }
+    if (!ordered) {
+      end();
+      return tl::unexpected(ordered.error());
+    }
+    pid = *ordered;
+  }
+  report.writer.reset();
+  // Closed without a word: it is confined and has become what it was told to be.
+  char text[512];
+  TRY(await_readable(report.reader.get(), Deadline::in_ms(base::limits::vm_exit_timeout_ms)));
+  const size_t count = TRY(base::read_some(report.reader.get(), text));
+  if (count > 0)
+    return fail(ErrorCode::Io, "a machine cannot be made from the seed: {}",
+                std::string_view(text, count));
+  return base::identify_process(pid);
+}
+
+}  // namespace runtime
