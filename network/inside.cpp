@@ -120,7 +120,10 @@ base::Result<base::UniqueFd> make_tap(const TapSetup& setup) {
   return tap;
 }
 
-base::Result<> unpin(const TapSetup& setup) { return unpin_guest(setup); }
+base::Result<> remove_tap(const TapSetup& setup) {
+  TRY(TRY(Netlink::create()).remove(setup.name));
+  return unpin_guest(setup);
+}
 
 base::Result<std::vector<base::UniqueFd>> open_dns_sockets(dns::Ipv4 gateway) {
   std::vector<base::UniqueFd> sockets;

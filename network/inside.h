@@ -29,8 +29,9 @@ struct TapSetup {
 /// A TAP with vnet headers and offloads on the bridge, pinned to its guest's MAC and address.
 /// Busy if a running VM holds it; Denied if /dev/net/tun is closed to us.
 base::Result<base::UniqueFd> make_tap(const TapSetup& setup);
-/// Takes the pins of a guest away.
-base::Result<> unpin(const TapSetup& setup);
+/// Takes a guest's TAP and pins away. A machine that has been told to end and holds the TAP still
+/// is cut off, so that its name and address are free for the next.
+base::Result<> remove_tap(const TapSetup& setup);
 
 /// {UDP bound, TCP listening} on the gateway's port 53.
 base::Result<std::vector<base::UniqueFd>> open_dns_sockets(dns::Ipv4 gateway);

@@ -129,6 +129,15 @@ base::Result<> Netlink::bring_up(const std::string& name) {
   return send(message, fmt::format("bring up '{}'", name));
 }
 
+base::Result<> Netlink::remove(const std::string& name) {
+  if (::if_nametoindex(name.c_str()) == 0) return {};
+  std::string message = begin(RTM_DELLINK, 0, TRY(link_header(name)));
+  const auto gone = send(message, fmt::format("remove '{}'", name));
+  // Its holder may have closed it in between.
+  if (!gone && ::if_nametoindex(name.c_str()) != 0) return gone;
+  return {};
+}
+
 base::Result<> Netlink::set_mtu(const std::string& name, uint32_t mtu) {
   std::string message = begin(RTM_NEWLINK, 0, TRY(link_header(name)));
   put(message, IFLA_MTU, bytes_of(mtu));

@@ -22,6 +22,8 @@ class Netlink {
   /// A bridge that forwards at once and keeps its MAC. Already there is success.
   base::Result<> add_bridge(const std::string& name, const std::string& mac);
   base::Result<> bring_up(const std::string& name);
+  /// Whoever holds a TAP open keeps a descriptor of nothing. Not there is success.
+  base::Result<> remove(const std::string& name);
   base::Result<> set_mtu(const std::string& name, uint32_t mtu);
   base::Result<> set_master(const std::string& name, const std::string& bridge);
   /// One IFLA_BRPORT_* flag; Unsupported where this kernel does not know it.

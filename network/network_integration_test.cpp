@@ -804,6 +804,21 @@ TEST_CASE("a network in use stays; an unused one leaves nothing behind") {
   CHECK(!base::open_process(state.uplink->process));
 }
 
+TEST_CASE("an address is free for the next as soon as it is released, whoever holds its TAP") {
+  System system;
+  must(system.driver->create({.name = "net"}));
+  const NetworkLease first = system.lease("net", "first");
+  REQUIRE(first.tap);
+  must(system.driver->release("net", "first"));
+  const NetworkLease second = system.lease("net", "second");
+  CHECK(second.address == first.address);
+  REQUIRE(second.tap);
+  // The one that was cut off can neither hear nor speak.
+  const char frame[64] = {};
+  CHECK(::write(first.tap->get(), frame, sizeof frame) < 0);
+  CHECK(errno == EBADFD);
+}
+
 TEST_CASE("networks get subnets of their own, and the same one again when asked again") {
   System system;
   CHECK(must(system.driver->create({.name = "a"})).subnet == "192.168.64.0/24");

@@ -363,14 +363,14 @@ base::Result<Answer> Service::State::release(const json& call) {
   if (!lease) return Answer{};
   publisher->unpublish(container);
   zone.remove(lease->address);
-  const auto unpinned = run_inside(
-      keeper, "take the pins away",
+  const auto removed = run_inside(
+      keeper, "take the TAP away",
       [&]() -> base::Result<InsideResult> {
-        TRY(unpin(tap_of(*lease)));
+        TRY(remove_tap(tap_of(*lease)));
         return InsideResult{};
       },
       inside_deadline());
-  if (!unpinned) spdlog::warn("{}, ignoring", unpinned.error().to_string());
+  if (!removed) spdlog::warn("{}, ignoring", removed.error().to_string());
   std::erase_if(network.leases, [&](const Lease& held) { return held.container == container; });
   TRY(save());
   return Answer{};

@@ -229,10 +229,12 @@ void Vm::trace_guest(const std::string& answer, int64_t asked_ns) {
 
 void Vm::trace_exit(const guest::Event& event) {
   if (guest_wall_ahead_ns_ == 0) return;
+  // The guest's clock is only known as well as the way to it is short.
+  const int64_t now_ns = base::boottime_ns();
   base::trace(parts_.state.id, {.where = "guest",
                                 .what = "its end is told",
-                                .begin_ns = event.wall_ns - guest_wall_ahead_ns_,
-                                .end_ns = base::boottime_ns()});
+                                .begin_ns = std::min(event.wall_ns - guest_wall_ahead_ns_, now_ns),
+                                .end_ns = now_ns});
 }
 
 Result<std::string> Vm::call(const std::string& method, const std::string& path,
