@@ -1,5 +1,6 @@
 #include "runtime/vm.h"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 
