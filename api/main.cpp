@@ -3,7 +3,7 @@
 ///   container-apiserver [--foreground] [--debug]
 ///
 /// Ends on SIGTERM and SIGINT; virtual machines and networks run on and are taken over by the next
-/// one. `--foreground` logs to stderr.
+/// one. Ended by `container system stop` it leaves neither. `--foreground` logs to stderr.
 
 #include <cerrno>
 #include <csignal>
@@ -114,7 +114,10 @@ class Daemon {
                                                         .accelerator_reason = accelerator.reason,
                                                         .epoch = store_->epoch(),
                                                         .way_out = [this] { return way_out(); }},
-                                       [this] { stop(); });
+                                       [this] {
+                                         system_ends_ = true;
+                                         stop();
+                                       });
     registries_ = std::make_unique<api::RegistryService>(*images_);
     service_->set_remote_digest([this](const std::string& reference, const nlohmann::json& access) {
       return registries_->remote_digest(reference, access);
@@ -222,6 +225,9 @@ class Daemon {
     service_.reset();
     workers_.reset();
     runtime_.reset();
+    if (system_ends_)
+      if (const auto rested = network_->rest(); !rested)
+        spdlog::warn("a network lives on: {}", rested.error().to_string());
     network_.reset();
     while (::uv_run(&loop_, UV_RUN_NOWAIT) != 0) {
     }
@@ -245,6 +251,7 @@ class Daemon {
   std::vector<base::UvHandle<uv_signal_t>> signals_;
   Result<> outcome_;
   bool stopping_ = false;
+  bool system_ends_ = false;  ///< Not only the daemon: networks end as well.
 };
 
 Result<> serve(const api::Paths& paths, const Options& options) {

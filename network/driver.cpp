@@ -68,6 +68,18 @@ std::vector<dns::Ipv4Net> host_networks() {
   return networks;
 }
 
+/// One that has ended and was not collected yet runs no more.
+bool runs(const base::ProcessIdentity& process) {
+  const auto opened = base::open_process(process);
+  return opened && !base::await_process(opened->get(), process.pid, base::Deadline::in_ms(0));
+}
+
+/// Nobody is on it and nothing of it runs; it starts again when somebody comes.
+bool rests(const NetworkState& network) {
+  return network.leases.empty() && !(network.keeper && runs(*network.keeper)) &&
+         !(network.uplink && runs(network.uplink->process));
+}
+
 json names_json(const std::vector<std::string>& names) { return json(names); }
 
 }  // namespace
@@ -86,6 +98,7 @@ struct NetworkDriver::State {
   base::Result<> record_new(const reconciler::NetworkSetup& setup);
   base::Result<> spawn_process(const std::string& name) const;
   base::Result<base::UniqueFd> connect(const std::string& name) const;
+  base::Result<> end(const std::string& name) const;
   base::Result<Reply> call(const std::string& name, const json& call);
 };
 
@@ -186,6 +199,22 @@ base::Result<base::UniqueFd> NetworkDriver::State::connect(const std::string& na
   return base::connect_unix(folders.control());
 }
 
+/// Ends the network's process and namespace and waits until they are gone; Busy with leases left.
+/// Also of one whose process was killed: what that left is taken over first, to be ended well.
+base::Result<> NetworkDriver::State::end(const std::string& name) const {
+  const base::UniqueFd socket = TRY(connect(name));
+  const auto deadline = base::Deadline::in_ms(end_timeout_ms);
+  const Reply described = TRY(exchange(socket.get(), {{"call", "describe"}}, deadline));
+  const int64_t pid = TRY(base::json_int(described.value, "pid"));
+  const auto identity = base::identify_process(pid);
+  TRY(exchange(socket.get(), {{"call", "shutdown"}}, deadline));
+  if (identity) {
+    if (const auto process = base::open_process(*identity))
+      TRY(base::await_process(process->get(), pid, deadline));
+  }
+  return base::remove_tree(folders_of(name).run);
+}
+
 base::Result<Reply> NetworkDriver::State::call(const std::string& name, const json& call) {
   const auto guard = lock(name);
   const base::UniqueFd socket = TRY(connect(name));
@@ -238,18 +267,22 @@ base::Result<> NetworkDriver::remove(const std::string& name) {
   const auto guard = state_->lock(name);
   const auto known = load_state(folders.state_file());
   if (!known && known.error().code() == ErrorCode::NotFound) return {};
-  const base::UniqueFd socket = TRY(state_->connect(name));
-  const auto deadline = base::Deadline::in_ms(end_timeout_ms);
-  const Reply described = TRY(exchange(socket.get(), {{"call", "describe"}}, deadline));
-  const int64_t pid = TRY(base::json_int(described.value, "pid"));
-  const auto identity = base::identify_process(pid);
-  TRY(exchange(socket.get(), {{"call", "shutdown"}}, deadline));
-  if (identity) {
-    if (const auto process = base::open_process(*identity))
-      TRY_DURING(base::await_process(process->get(), pid, deadline), "remove network '{}'", name);
-  }
-  TRY(base::remove_tree(folders.run));
+  TRY(state_->end(name));
   return base::remove_tree(folders.state);
+}
+
+base::Result<> NetworkDriver::rest() {
+  base::Result<> first;
+  for (const NetworkState& listed : TRY(state_->load_all())) {
+    const auto guard = state_->lock(listed.name);
+    const auto network = load_state(state_->folders_of(listed.name).state_file());
+    if (!network || !network->leases.empty() || rests(*network)) continue;
+    auto ended = state_->end(listed.name);
+    if (!ended && first)
+      first = tl::unexpected<base::Error>(
+          std::move(ended.error()).during(fmt::format("end network '{}'", listed.name)));
+  }
+  return first;
 }
 
 base::Result<std::vector<reconciler::NetworkObservation>> NetworkDriver::list() {
@@ -258,7 +291,7 @@ base::Result<std::vector<reconciler::NetworkObservation>> NetworkDriver::list() 
     const auto socket = base::connect_unix(state_->folders_of(network.name).control());
     const bool alive = socket && exchange(socket->get(), {{"call", "describe"}},
                                           base::Deadline::in_ms(observe_timeout_ms));
-    observations.push_back(observed(network, alive));
+    observations.push_back(observed(network, alive || rests(network)));
   }
   return observations;
 }

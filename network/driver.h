@@ -46,6 +46,11 @@ class NetworkDriver : public reconciler::NetworkPort {
   base::Result<uint16_t> publish(const reconciler::PublishRequest& request) override;
   base::Result<> unpublish(const std::string& network, const std::string& container) override;
 
+  /// Ends the processes and the namespace of every network that no container has a place on. What
+  /// it is stays written down: the next `lease` starts it again, and `list` calls it alive. Tries
+  /// all, returns the first failure.
+  base::Result<> rest();
+
   /// The slowest way out in use, or the one that the next network is going to try first. Reads
   /// files only, asks no process.
   WayOutReport way_out() const;

@@ -60,6 +60,12 @@ void run(const std::vector<std::string>& arguments) {
   REQUIRE(done.exit_code == 0);
 }
 
+/// At once; whether its parent has collected it yet does not matter.
+bool has_ended(const base::ProcessIdentity& process) {
+  const auto opened = base::open_process(process);
+  return !opened || base::await_process(opened->get(), process.pid, base::Deadline::in_ms(0));
+}
+
 constexpr const char* own_host_variable = "NETWORK_TEST_OWN_HOST";
 
 /// False, with the reason, where these tests would have no host of their own to play with.
@@ -817,6 +823,37 @@ TEST_CASE("an address is free for the next as soon as it is released, whoever ho
   const char frame[64] = {};
   CHECK(::write(first.tap->get(), frame, sizeof frame) < 0);
   CHECK(errno == EBADFD);
+}
+
+TEST_CASE("at rest a network nobody is on ends, and the next lease starts it as it was") {
+  System system;
+  must(system.driver->create({.name = "idle", .subnet = "10.7.0.0/24"}));
+  must(system.driver->create({.name = "used"}));
+  must(system.driver->create({.name = "orphan"}));
+  Guest guest(system.lease("used", "guest"));
+  const auto idle = must(network::load_state(system.state_file("idle")));
+  const auto used = must(network::load_state(system.state_file("used")));
+  const auto orphan = must(network::load_state(system.state_file("orphan")));
+  const int64_t killed = system.server_pid("orphan");
+  const auto pidfd = must(base::open_process(must(base::identify_process(killed))));
+  must(base::signal_process(pidfd.get(), SIGKILL));
+  must(base::await_process(pidfd.get(), killed, base::Deadline::in_ms(5'000)));
+
+  must(system.driver->rest());
+
+  for (const auto* ended : {&idle, &orphan}) {
+    CHECK(has_ended(*ended->keeper));
+    CHECK(has_ended(ended->uplink->process));
+    CHECK(system.server_pid(ended->name) == 0);
+    CHECK(!base::path_exists(system.root + "/run/networks/" + network::folder_name(ended->name)));
+  }
+  CHECK(base::open_process(*used.keeper));
+  CHECK(guest.resolve(guest.lease().dns_server).size() == 6);
+  for (const auto& network : must(system.driver->list())) CHECK(network.alive);
+
+  Guest again(system.lease("idle", "again"));
+  CHECK(again.lease().address == "10.7.0.2/24");
+  CHECK(again.resolve("10.7.0.1").size() == 6);
 }
 
 TEST_CASE("networks get subnets of their own, and the same one again when asked again") {

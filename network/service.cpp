@@ -38,6 +38,7 @@ using nlohmann::json;
 
 constexpr size_t control_clients_max = 64;
 constexpr int inside_timeout_ms = 5'000;
+constexpr int keeper_end_timeout_ms = 2'000;
 constexpr int socket_timeout_ms = 1'000;
 constexpr size_t names_per_container_max = 64;
 
@@ -466,9 +467,18 @@ Service::Service(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Service::~Service() {
   if (!state_->ended) return;
-  if (state_->network.uplink) stop_uplink(state_->network.uplink->process);
-  static_cast<void>(base::signal_process(state_->keeper.pidfd.get(), SIGKILL));
+  NetworkState& network = state_->network;
+  if (network.uplink) stop_uplink(network.uplink->process);
+  const Keeper& keeper = state_->keeper;
+  static_cast<void>(base::signal_process(keeper.pidfd.get(), SIGKILL));
+  static_cast<void>(base::await_process(keeper.pidfd.get(), keeper.process.pid,
+                                        base::Deadline::in_ms(keeper_end_timeout_ms)));
   ::unlink(state_->folders.control().c_str());
+  // Otherwise whoever starts it again would warn of a namespace that got lost.
+  forget_running(network);
+  if (const auto saved = state_->save(); !saved)
+    spdlog::warn("network '{}' ended, and cannot say so: {}", network.name,
+                 saved.error().to_string());
 }
 
 bool Service::ended() const { return state_->ended; }

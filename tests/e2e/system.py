@@ -206,6 +206,45 @@ def alive(pid):
     return state not in "ZX"
 
 
+def network_namespace(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
+
+
+def host_network():
+    """Links, addresses and routes of this namespace, as anybody could look them up."""
+    return [subprocess.run(["ip", "-oneline", *words], check=True, capture_output=True,
+                           text=True).stdout
+            for words in (["link", "show"], ["address", "show"], ["route", "show", "table", "all"])]
+
+
+class Traces:
+    """What a running system is made of, noted so that its end can be judged. Its TAPs, bridges and
+    addresses live in its network namespaces and go with them."""
+
+    def __init__(self, home):
+        self.home = home
+        self.pids = set(home.processes())
+        self.namespaces = {network_namespace(pid) for pid in self.pids} - \
+            {network_namespace(os.getpid()), None}
+        sockets = pathlib.Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace")
+        self.sockets = sum(str(home.folder) in line for line in sockets.splitlines())
+
+    def left(self):
+        """Empty once nothing of the system lives, listens or lies about."""
+        found = {pid: " ".join(self.home.command_line(pid)) or "?"
+                 for pid in self.pids | set(self.home.processes()) if alive(pid)}
+        inside = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+                  if network_namespace(pid) in self.namespaces}
+        sockets = pathlib.Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace")
+        return {what: value for what, value in (
+            ("processes", found), ("in its network namespaces", inside),
+            ("sockets", [line for line in sockets.splitlines() if str(self.home.folder) in line]),
+            ("files of the run", self.home.run_files())) if value}
+
+
 class OrdinaryUser:
     """Commands as `nobody`: no capabilities, no groups; /dev/net/tun as distributions ship it (0666),
     in a mount namespace of their own, since this machine's node may be closed. Root only."""
