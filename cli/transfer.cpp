@@ -59,7 +59,7 @@ Result<json> converse(const Context& context, const Request& request, TransferVi
   const Drawing drawing(view);
   std::optional<json> result;
   LineSplitter splitter;
-  TRY(context.client.stream(request, [&](std::string_view bytes) {
+  const Result<> heard = context.client.stream(request, [&](std::string_view bytes) {
     return splitter.feed(bytes, [&](const std::string& line) -> Result<> {
       json message = TRY_DURING(base::parse_json(line), "understand the daemon");
       const std::string type = base::json_string_or(message, "type", "");
@@ -67,7 +67,9 @@ Result<json> converse(const Context& context, const Request& request, TransferVi
       if (type == "result") result = std::move(message);
       return {};
     });
-  }));
+  });
+  if (!heard && heard.error().code() != ErrorCode::Io)
+    return tl::unexpected<base::Error>(heard.error());
   if (!result)
     return base::fail(ErrorCode::Io,
                       "the daemon went away before it was done; when it runs again, the same "

@@ -74,13 +74,12 @@ Result<PartialBlob> Store::begin_partial(Lease& lease, const Descriptor& expecte
   // The value itself frees the name again, whatever fails from here on.
   PartialBlob partial(this, Ingest(partial_path(expected.digest), {}, lease.record_), expected);
   partial.file_.fd_ = TRY(base::open_file(partial.file_.path_, O_RDWR | O_CREAT | O_NOFOLLOW));
+  struct stat info {};
+  if (::fstat(partial.file_.fd(), &info) != 0)
+    return base::fail_errno(errno, fmt::format("look at what is there of {}", expected.digest));
+  if (static_cast<uint64_t>(info.st_size) > expected.size) TRY(partial.restart());  // another's
   std::string buffer(piece_bytes, '\0');
   while (const size_t count = TRY(base::read_some(partial.file_.fd(), buffer))) {
-    if (count > expected.size - partial.size_) {  // it cannot be the same
-      TRY(partial.restart());
-      return fail(ErrorCode::Io, "what was there of {} is too long and was dropped; try again",
-                  expected.digest);
-    }
     const std::string_view bytes = std::string_view(buffer).substr(0, count);
     partial.hash_.update(bytes);
     partial.size_ += count;

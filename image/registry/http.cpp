@@ -144,6 +144,7 @@ class Loop {
   struct Watch {
     Pool* pool = nullptr;
     curl_socket_t socket = -1;
+    int events = 0;
     base::UvHandle<uv_poll_t> poll;
   };
 
@@ -183,6 +184,8 @@ class Loop {
   Pool& pool_of(const Transfer& transfer);
   void collect(Pool& pool);
   void act(Pool& pool, curl_socket_t socket, int events);
+  static void watch_for(Watch& watch);
+  void notice(Pool& pool, curl_socket_t socket, int status, int events);
   base::Error error_of(CURLcode code, Transfer& transfer) const;
 
   static int on_socket(CURL*, curl_socket_t socket, int what, void* pool, void*);
@@ -444,17 +447,29 @@ int Loop::on_socket(CURL*, curl_socket_t socket, int what, void* self, void*) {
     watch->poll = std::move(*poll);
     watch->poll->data = watch.get();
   }
-  const int events = ((what & CURL_POLL_IN) != 0 ? UV_READABLE : 0) |
-                     ((what & CURL_POLL_OUT) != 0 ? UV_WRITABLE : 0);
-  ::uv_poll_start(watch->poll.get(), events, [](uv_poll_t* poll, int status, int seen) {
-    auto* found = static_cast<Watch*>(poll->data);
-    if (found == nullptr) return;
-    const int bits = ((seen & UV_READABLE) != 0 ? CURL_CSELECT_IN : 0) |
-                     ((seen & UV_WRITABLE) != 0 ? CURL_CSELECT_OUT : 0) |
-                     (status < 0 ? CURL_CSELECT_ERR : 0);
-    found->pool->loop->act(*found->pool, found->socket, bits);
-  });
+  watch->events = ((what & CURL_POLL_IN) != 0 ? UV_READABLE : 0) |
+                  ((what & CURL_POLL_OUT) != 0 ? UV_WRITABLE : 0);
+  watch_for(*watch);
   return 0;
+}
+
+void Loop::watch_for(Watch& watch) {
+  ::uv_poll_start(watch.poll.get(), watch.events, [](uv_poll_t* poll, int status, int seen) {
+    if (auto* found = static_cast<Watch*>(poll->data))
+      found->pool->loop->notice(*found->pool, found->socket, status, seen);
+  });
+}
+
+/// A socket in error may still hold bytes that came before. Told of the error alone, libcurl drops
+/// them; so it is told to go on, meets the error behind them, and the watch that libuv has stopped
+/// is set again until then.
+void Loop::notice(Pool& pool, curl_socket_t socket, int status, int events) {
+  if (status < 0) events = pool.watches.at(socket)->events;
+  act(pool, socket,
+      ((events & UV_READABLE) != 0 ? CURL_CSELECT_IN : 0) |
+          ((events & UV_WRITABLE) != 0 ? CURL_CSELECT_OUT : 0));
+  const auto watch = pool.watches.find(socket);
+  if (status < 0 && watch != pool.watches.end()) watch_for(*watch->second);
 }
 
 int Loop::on_timer(CURLM*, long milliseconds, void* self) {
@@ -626,10 +641,10 @@ class Exchange final : public HttpExchange {
   Result<HttpHead> head() override {
     std::unique_lock lock(transfer_->mutex);
     transfer_->changed.wait(lock, [&] { return transfer_->head_done || transfer_->finished; });
+    // What broke later is told after the bytes that came before: a part of a blob is worth keeping.
+    if (transfer_->head_done) return transfer_->parsed;
     if (transfer_->error) return tl::unexpected<base::Error>(*transfer_->error);
-    if (!transfer_->head_done)
-      return fail(ErrorCode::Io, "{}: no answer", without_query(transfer_->request.url));
-    return transfer_->parsed;
+    return fail(ErrorCode::Io, "{}: no answer", without_query(transfer_->request.url));
   }
 
   Result<size_t> read(std::span<char> buffer) override {

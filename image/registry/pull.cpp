@@ -335,7 +335,9 @@ Result<> Puller::run_jobs(const std::vector<BlobJob>& jobs) {
 Result<> Puller::fetch(const BlobJob& job) {
   TRY(lease_.keep(job.blob.digest));
   // Whoever pulls the same blob at the same time waits for the one who began.
-  const std::shared_ptr<std::mutex> turn = store_.layer_turn(job.blob.digest);
+  // Not the layer's own turn, which is taken under it: a layer that is not compressed has one
+  // digest for both.
+  const std::shared_ptr<std::mutex> turn = store_.layer_turn("blob " + job.blob.digest);
   const std::lock_guard only_one(*turn);
   if (store_.has(job.blob.digest)) {
     if (const uint64_t size = TRY(store_.size_of(job.blob.digest)); size != job.blob.size)

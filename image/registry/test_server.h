@@ -58,6 +58,14 @@ class Wire {
   }
   /// The connection ends here.
   void cut() const { ::shutdown(socket_, SHUT_RDWR); }
+  /// Nothing more is sent, but the client is still heard.
+  void end() const { ::shutdown(socket_, SHUT_WR); }
+  /// Breaks the connection without a farewell. What was sent stays readable for the client.
+  void reset() const {
+    // Connecting a socket to nowhere resets it, and leaves the descriptor to its owner.
+    const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+    (void)::connect(socket_, &nowhere, sizeof nowhere);
+  }
 
  private:
   int socket_;

@@ -390,8 +390,6 @@ class HostileRegistries(Case):
         self.assertIn("3600 s", self.refused("image", "pull", f"{hour.host}/x/y:1"))
 
 
-@unittest.skip("open: a part of a blob is not always on the disk when its connection breaks, and "
-               "the pull begins that blob anew")
 class Interruptions(Case):
     def setUp(self):
         super().setUp()
