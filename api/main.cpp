@@ -140,7 +140,7 @@ class Daemon {
   }
 
  private:
-  /// `pasta`, or `libslirp: why`.
+  /// `libslirp`, or `pasta: why`.
   std::string way_out() const {
     const network::WayOutReport report = network_->way_out();
     return report.reason.empty() ? report.name : report.name + ": " + report.reason;

@@ -276,9 +276,10 @@ base::Result<> NetworkDriver::rest() {
   for (const NetworkState& listed : TRY(state_->load_all())) {
     const auto guard = state_->lock(listed.name);
     const auto network = load_state(state_->folders_of(listed.name).state_file());
-    if (!network || !network->leases.empty() || rests(*network)) continue;
+    if (!network || rests(*network)) continue;
     auto ended = state_->end(listed.name);
-    if (!ended && first)
+    const bool in_use = !ended && ended.error().code() == ErrorCode::Busy;
+    if (!ended && !in_use && first)
       first = tl::unexpected<base::Error>(
           std::move(ended.error()).during(fmt::format("end network '{}'", listed.name)));
   }
@@ -300,14 +301,12 @@ WayOutReport NetworkDriver::way_out() const {
   std::optional<UplinkState> in_use;
   for (const NetworkState& network : state_->load_all().value_or(std::vector<NetworkState>{})) {
     if (!network.uplink || !base::open_process(network.uplink->process)) continue;
-    if (!in_use || network.uplink->kind == WayOut::Libslirp) in_use = network.uplink;
+    if (!in_use || network.uplink->kind == WayOut::Pasta) in_use = network.uplink;
   }
   if (in_use) return {std::string(name_of(in_use->kind)), in_use->reason};
   if (!state_->options.way_out.empty())
     return {state_->options.way_out, "CONTAINER_WAY_OUT asks for it"};
-  if (const auto pasta = find_pasta(); !pasta)
-    return {std::string(name_of(WayOut::Libslirp)), pasta.error().to_string()};
-  return {std::string(name_of(WayOut::Pasta)), ""};
+  return {std::string(name_of(WayOut::Libslirp)), ""};
 }
 
 base::Result<reconciler::NetworkLease> NetworkDriver::lease(

@@ -51,8 +51,8 @@ class NetworkDriver : public reconciler::NetworkPort {
   /// all, returns the first failure.
   base::Result<> rest();
 
-  /// The slowest way out in use, or the one that the next network is going to try first. Reads
-  /// files only, asks no process.
+  /// The way out in use (if several, the second best), or the one that the next network is going to
+  /// try first. Reads files only, asks no process.
   WayOutReport way_out() const;
 
  private:

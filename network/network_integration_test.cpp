@@ -98,10 +98,13 @@ void enter_own_host() {
 struct System {
   std::string root;
   std::string way_out;
+  std::string programs;
   std::unique_ptr<NetworkDriver> driver;
   std::vector<std::pair<std::string, std::string>> leases;
 
-  explicit System(std::string forced_way_out = "") : way_out(std::move(forced_way_out)) {
+  explicit System(std::string forced_way_out = "",
+                  std::string its_programs = CONTAINER_BINARY_DIR "/bin")
+      : way_out(std::move(forced_way_out)), programs(std::move(its_programs)) {
     enter_own_host();
     std::string pattern = "/tmp/network-test-XXXXXX";
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
@@ -119,7 +122,7 @@ struct System {
   void open() {
     driver = must(NetworkDriver::create({.run_root = root + "/run",
                                          .state_root = root + "/state",
-                                         .programs = CONTAINER_BINARY_DIR "/bin",
+                                         .programs = programs,
                                          .log_root = root + "/log",
                                          .way_out = way_out,
                                          .domain = "test"}));
@@ -392,6 +395,26 @@ base::UniqueFd connect_out(const System& system, const std::string& network, int
   return std::move(result.descriptors.front());
 }
 
+/// Sends and shuts this direction down; the other end may still speak.
+void say_and_shut(int socket, const std::string& bytes) {
+  static_cast<void>(base::write_all(socket, bytes));
+  ::shutdown(socket, SHUT_WR);
+}
+
+/// `first` says all it has and shuts its direction down, then `second` answers as much: whether
+/// both heard every byte once, and then the end.
+bool talk_half_closed(int first, int second) {
+  const std::string bytes = base::random_hex(2 << 20);
+  const auto carried = [&](int from, int to) {
+    std::thread saying([&] { say_and_shut(from, bytes); });
+    const bool whole = read_to_end(to) == bytes;
+    saying.join();
+    char byte = 0;
+    return whole && ::recv(to, &byte, 1, MSG_DONTWAIT) == 0;
+  };
+  return carried(first, second) && carried(second, first);
+}
+
 /// The guest's packet arrives outside, and the answer at the guest.
 void check_that_it_reaches_out(Guest& guest, uint16_t port) {
   const auto outside = bound_socket(SOCK_DGRAM, host_address, port);
@@ -529,19 +552,15 @@ TEST_CASE("a published TCP port carries both directions, waits for the service, 
       {.container = "web", .network = "net", .port = {.published = 0, .target = 8080}}));
 
   const auto client = connect_host(SOCK_STREAM, port);  // Before anybody listens inside.
-  const std::string request(1 << 20, 'q');
-  std::thread sender([&] {
-    static_cast<void>(base::write_all(client.get(), request));
-    ::shutdown(client.get(), SHUT_WR);
-  });
   const auto listener = listen_inside(system, "net", SOCK_STREAM, lease, 8080);
   REQUIRE(readable(listener.get()));
-  base::UniqueFd server(::accept(listener.get(), nullptr, nullptr));
-  CHECK(read_to_end(server.get()) == request);
-  sender.join();
-  must(base::write_all(server.get(), "answer after the end"));
-  server.reset();
-  CHECK(read_to_end(client.get()) == "answer after the end");
+  const base::UniqueFd server(::accept(listener.get(), nullptr, nullptr));
+  CHECK_MESSAGE(talk_half_closed(client.get(), server.get()), "the client closes first");
+
+  const auto other = connect_host(SOCK_STREAM, port);
+  REQUIRE(readable(listener.get()));
+  const base::UniqueFd answering(::accept(listener.get(), nullptr, nullptr));
+  CHECK_MESSAGE(talk_half_closed(answering.get(), other.get()), "the service closes first");
 }
 
 TEST_CASE("a published UDP port answers each client from the port it asked") {
@@ -696,31 +715,43 @@ TEST_CASE("libslirp answers no names, hands out no addresses, and runs without a
   }
 }
 
-TEST_CASE(
-    "where pasta is missing or does not run, libslirp is the way out and the reason is told") {
-  const std::string folder = "/tmp/network-test-path-" + base::random_hex(6);
-  std::string reason;
+TEST_CASE("where libslirp does not run, pasta is the way out and the reason is told") {
+  const std::string folder = "/tmp/network-test-programs-" + base::random_hex(6);
   must(base::make_directories(folder));
   ::chmod(folder.c_str(), 0755);
-  SUBCASE("missing") { reason = "pasta is not installed"; }
-  SUBCASE("broken") {
-    must(base::write_file_atomically(folder + "/pasta", "#!/bin/sh\necho no luck today; exit 1\n"));
-    ::chmod((folder + "/pasta").c_str(), 0755);
-    reason = "no luck today";
-  }
+  for (const char* program : {"container-network", "container-launch"})
+    run({"/bin/cp", fmt::format("{}/bin/{}", CONTAINER_BINARY_DIR, program), folder});
+  SUBCASE("missing") {}
+  SUBCASE("broken") { run({"/bin/cp", "/bin/false", folder + "/container-slirp"}); }
   {
-    const OtherPath path(folder);
-    System system;
+    System system{"", folder};
     must(system.driver->create({.name = "net"}));
     const auto uplink = uplink_of(system, "net");
-    CHECK(uplink.kind == network::WayOut::Libslirp);
-    CHECK(uplink.reason.find(reason) != std::string::npos);
-    CHECK(system.driver->way_out().name == "libslirp");
-    CHECK(system.driver->way_out().reason.find(reason) != std::string::npos);
+    CHECK(uplink.kind == network::WayOut::Pasta);
+    CHECK(uplink.reason.find("container-slirp") != std::string::npos);
+    CHECK(system.driver->way_out().name == "pasta");
+    CHECK(system.driver->way_out().reason == uplink.reason);
     Guest guest(system.lease("net", "guest"));
     check_that_it_reaches_out(guest, 7002);
   }
   must(base::remove_tree(folder));
+}
+
+TEST_CASE("on the way out a half-closed connection loses nothing, whoever closes first") {
+  System system;
+  must(system.driver->create({.name = "net"}));
+  CHECK(uplink_of(system, "net").kind == network::WayOut::Libslirp);
+  uint16_t port = 0;
+  const auto listener = bound_socket(SOCK_STREAM, host_address, port);
+  REQUIRE(::listen(listener.get(), 1) == 0);
+  for (const bool guest_first : {true, false}) {
+    const auto guest = connect_out(system, "net", SOCK_STREAM, host_address, port);
+    REQUIRE(readable(listener.get()));
+    const base::UniqueFd world(::accept(listener.get(), nullptr, nullptr));
+    CHECK_MESSAGE(talk_half_closed(guest_first ? guest.get() : world.get(),
+                                   guest_first ? world.get() : guest.get()),
+                  (guest_first ? "the guest closes first" : "the world closes first"));
+  }
 }
 
 TEST_CASE("a way out that was asked for is the only one that is tried") {

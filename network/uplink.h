@@ -1,12 +1,12 @@
 #pragma once
 /// The way out of a network: a process between the namespace and the host's sockets.
 ///
-/// pasta where it is installed and runs, else libslirp in a process of ours (container-slirp),
-/// which is slower. Both make the interface `out0` in the namespace and turn what comes out of it
-/// into ordinary connections of the host's, so that the host's routes and firewall rule it and stay
-/// as they are. The host's loopback is not reachable through either. Guests are one address to it:
-/// the namespace translates (firewall.h). It outlives us and is adopted by its recorded identity;
-/// when it ends it is started again, with growing pauses.
+/// libslirp in a process of ours (container-slirp), else pasta where it is installed. Both make the
+/// interface `out0` in the namespace and turn what comes out of it into ordinary connections of the
+/// host's, so that the host's routes and firewall rule it and stay as they are. The host's loopback
+/// is not reachable through either. Guests are one address to it: the namespace translates
+/// (firewall.h). It outlives us and is adopted by its recorded identity; when it ends it is started
+/// again, with growing pauses.
 
 #include <functional>
 #include <memory>
