@@ -33,26 +33,75 @@ std::vector<std::string> absolute_paths(const Context& context,
   return paths;
 }
 
-std::vector<std::string> listed(const Context& context, const char* name, char separator) {
-  const std::string text = variable(context, name);
+std::vector<std::string> listed(const std::string& text, char separator) {
   return text.empty() ? std::vector<std::string>() : base::split(text, separator);
 }
 
-Result<std::vector<std::string>> find_files(const Context& context, const Parsed& parsed) {
-  std::vector<std::string> given = parsed.all("file");
-  const std::string separator = variable(context, "COMPOSE_PATH_SEPARATOR");
-  if (given.empty())
-    given = listed(context, "COMPOSE_FILE", separator.size() == 1 ? separator[0] : ':');
+std::string in(const std::map<std::string, std::string>& variables, const std::string& name) {
+  const auto found = variables.find(name);
+  return found == variables.end() ? std::string() : found->second;
+}
+
+/// What is known before the stack's files are; enough to read its variables.
+spec::LoadOptions options_of(const Context& context, const Parsed& parsed) {
+  spec::LoadOptions options;
+  options.project_name = parsed.value("project-name");
+  if (const auto folder = parsed.value("project-directory"))
+    options.project_directory = absolute_path(context, *folder);
+  options.working_directory = context.surroundings.working_directory;
+  options.home_directory = context.surroundings.home_directory;
+  options.environment = context.surroundings.environment;
+  std::vector<std::string> env_files = parsed.all("env-file");
+  if (env_files.empty()) env_files = listed(variable(context, "COMPOSE_ENV_FILES"), ',');
+  options.env_files = absolute_paths(context, env_files);
+  options.strict = parsed.has("strict");
+  options.read_file = context.surroundings.read_file;
+  return options;
+}
+
+/// What COMPOSE_FILE names, in the caller's environment or in an env file; paths in it start from
+/// the caller's folder.
+Result<std::vector<std::string>> files_of_variable(const Context& context,
+                                                   spec::LoadOptions options) {
+  if (options.project_directory.empty()) options.project_directory = options.working_directory;
+  const auto variables = spec::project_environment(options);
+  const std::string separator = in(variables, "COMPOSE_PATH_SEPARATOR");
+  const std::vector<std::string> files = absolute_paths(
+      context, listed(in(variables, "COMPOSE_FILE"), separator.size() == 1 ? separator[0] : ':'));
+  for (const std::string& file : files)
+    if (file != "-" && !base::path_exists(file))
+      return base::fail(ErrorCode::NotFound,
+                        "the stack file '{}' does not exist; COMPOSE_FILE{} names it", file,
+                        variable(context, "COMPOSE_FILE").empty() ? " in an env file" : "");
+  return files;
+}
+
+std::vector<std::string> quoted(const std::vector<std::string>& paths) {
+  std::vector<std::string> texts;
+  for (const std::string& path : paths) texts.push_back(fmt::format("'{}'", path));
+  return texts;
+}
+
+Result<std::vector<std::string>> find_files(const Context& context, const Parsed& parsed,
+                                            const spec::LoadOptions& options) {
+  const std::vector<std::string> given = parsed.all("file");
   if (!given.empty()) return absolute_paths(context, given);
-  const auto project_folder = parsed.value("project-directory");
-  const std::string folder = project_folder ? absolute_path(context, *project_folder)
-                                            : context.surroundings.working_directory;
-  std::vector<std::string> found = spec::discover(folder, base::path_exists);
+  std::vector<std::string> found = TRY(files_of_variable(context, options));
+  if (!found.empty()) return found;
+  const std::string& folder =
+      options.project_directory.empty() ? options.working_directory : options.project_directory;
+  found = spec::discover(folder, base::path_exists);
   if (found.empty())
     return base::fail(ErrorCode::NotFound,
                       "no stack file (compose.yaml, stack.yaml, stack.toml, …) in '{}' or above; "
                       "name one with --file",
                       folder);
+  const std::vector<std::string> others = spec::passed_over(found, base::path_exists);
+  if (!others.empty())
+    tell_warning(
+        fmt::format("several stack files: {} is used, not {}; name what you mean with "
+                    "--file",
+                    base::join(quoted(found), " with "), base::join(quoted(others), ", ")));
   return found;
 }
 
@@ -110,25 +159,15 @@ std::vector<Flag> stack_file_flags() {
 Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
   StackFiles result;
   Sources sources;
-  spec::LoadOptions options;
-  options.files = TRY(find_files(context, parsed));
+  spec::LoadOptions options = options_of(context, parsed);
+  options.files = TRY(find_files(context, parsed, options));
   for (const std::string& file : options.files)
     if (file == "-") {
       options.stdin_text = TRY(read_stdin());
       sources.add(file, options.stdin_text);
     }
-  options.project_name = parsed.value("project-name");
-  if (const auto folder = parsed.value("project-directory"))
-    options.project_directory = absolute_path(context, *folder);
-  else if (options.files.front() == "-")
+  if (options.project_directory.empty() && options.files.front() == "-")
     options.project_directory = context.surroundings.working_directory;
-  options.working_directory = context.surroundings.working_directory;
-  options.home_directory = context.surroundings.home_directory;
-  options.environment = context.surroundings.environment;
-  std::vector<std::string> env_files = parsed.all("env-file");
-  if (env_files.empty()) env_files = listed(context, "COMPOSE_ENV_FILES", ',');
-  options.env_files = absolute_paths(context, env_files);
-  options.strict = parsed.has("strict");
   options.read_file = [&](const std::string& path) -> Result<std::string> {
     result.read.insert(path);
     std::string text = TRY(context.surroundings.read_file(path));

@@ -54,6 +54,11 @@ class Load {
     return finish();
   }
 
+  std::map<std::string, std::string> environment() {
+    read_project_environment();
+    return std::move(environment_);
+  }
+
  private:
   struct File {
     uint16_t index = 0;
@@ -436,23 +441,34 @@ constexpr std::array<std::string_view, 7> file_names = {
     "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml",
     "stack.yaml",   "stack.toml",  "compose.toml"};
 
+std::vector<std::string> candidates(const std::string& folder) {
+  std::vector<std::string> paths;
+  for (const std::string_view name : file_names)
+    paths.push_back(fmt::format("{}{}", folder.ends_with('/') ? folder : folder + "/", name));
+  return paths;
+}
+
+std::vector<std::string> overrides_of(const std::string& path) {
+  const std::string stem = path.substr(0, path.rfind('.'));
+  return {stem + ".override.yaml", stem + ".override.yml", stem + ".override.toml"};
+}
+
 }  // namespace
 
 Loaded load(const LoadOptions& options) { return Load(options).run(); }
+
+std::map<std::string, std::string> project_environment(const LoadOptions& options) {
+  return Load(options).environment();
+}
 
 std::vector<std::string> discover(const std::string& folder,
                                   const std::function<bool(const std::string&)>& exists) {
   std::string place = folder;
   for (;;) {
-    const std::string prefix = place == "/" ? "/" : place + "/";
-    for (const std::string_view name : file_names) {
-      const std::string path = prefix + std::string(name);
+    for (const std::string& path : candidates(place)) {
       if (!exists(path)) continue;
       std::vector<std::string> found = {path};
-      const size_t dot = name.rfind('.');
-      const std::string stem(name.substr(0, dot));
-      for (const char* extension : {".yaml", ".yml", ".toml"}) {
-        const std::string beside = fmt::format("{}{}.override{}", prefix, stem, extension);
+      for (const std::string& beside : overrides_of(path)) {
         if (!exists(beside)) continue;
         found.push_back(beside);
         break;
@@ -462,6 +478,19 @@ std::vector<std::string> discover(const std::string& folder,
     if (place.empty() || place == "/") return {};
     place = folder_of(place);
   }
+}
+
+std::vector<std::string> passed_over(const std::vector<std::string>& found,
+                                     const std::function<bool(const std::string&)>& exists) {
+  std::vector<std::string> others;
+  if (found.empty()) return others;
+  const auto add = [&](const std::string& path) {
+    if (std::find(found.begin(), found.end(), path) == found.end() && exists(path))
+      others.push_back(path);
+  };
+  for (const std::string& path : candidates(folder_of(found.front()))) add(path);
+  for (const std::string& path : overrides_of(found.front())) add(path);
+  return others;
 }
 
 }  // namespace spec

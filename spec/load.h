@@ -42,10 +42,19 @@ struct Loaded {
 
 Loaded load(const LoadOptions& options);
 
+/// The variables that stack is read with: the caller's, then those of its env files, one of which
+/// may name the stack's files. Needs no `files`; what is wrong in the env files is told by `load`.
+std::map<std::string, std::string> project_environment(const LoadOptions& options);
+
 /// The stack file(s) of a folder and its parents, as Compose finds them: compose.yaml, compose.yml,
 /// docker-compose.yml, docker-compose.yaml, and ours: stack.yaml, stack.toml, compose.toml; plus
 /// the override file beside it. `exists` answers for a path. Empty if there is none.
 std::vector<std::string> discover(const std::string& folder,
                                   const std::function<bool(const std::string&)>& exists);
+
+/// The files beside those `found` that `discover` would have taken were they alone; in the order of
+/// their rank.
+std::vector<std::string> passed_over(const std::vector<std::string>& found,
+                                     const std::function<bool(const std::string&)>& exists);
 
 }  // namespace spec

@@ -157,3 +157,31 @@ TEST_CASE("the stack file is looked for here, then above, with its override besi
   CHECK(find({"/a/stack.toml"}, "/a") == std::vector<std::string>{"/a/stack.toml"});
   CHECK(find({}, "/a/b").empty());
 }
+
+TEST_CASE("what a folder holds beside the stack file that is used can be told") {
+  const std::set<std::string> present = {"/a/compose.yaml",         "/a/docker-compose.yml",
+                                         "/a/stack.toml",           "/compose.yaml",
+                                         "/a/compose.override.yml", "/a/compose.override.yaml"};
+  const auto exists = [&](const std::string& path) { return present.contains(path); };
+  CHECK(spec::passed_over(spec::discover("/a/b", exists), exists) ==
+        std::vector<std::string>{"/a/docker-compose.yml", "/a/stack.toml",
+                                 "/a/compose.override.yml"});
+  CHECK(spec::passed_over({"/compose.yaml"}, exists).empty());
+  CHECK(spec::passed_over({}, exists).empty());
+}
+
+TEST_CASE("the variables of a project are the caller's, then those of its env files") {
+  spec::LoadOptions options;
+  options.project_directory = "/p";
+  options.environment = {{"FROM", "the caller"}};
+  options.read_file = [](const std::string& path) -> base::Result<std::string> {
+    if (path == "/p/.env")
+      return std::string("FROM=file\nCOMPOSE_FILE=${FROM}.yaml\nbroken line\n");
+    return base::fail(base::ErrorCode::NotFound, "no such file");
+  };
+  CHECK(spec::project_environment(options) ==
+        std::map<std::string, std::string>{{"FROM", "the caller"},
+                                           {"COMPOSE_FILE", "the caller.yaml"}});
+  options.env_files = {"/absent"};
+  CHECK(spec::project_environment(options).size() == 1);
+}
