@@ -27,7 +27,9 @@ base::ErrorCode code_of(sqlite3* database, int status) {
 
 tl::unexpected<base::Error> failure(sqlite3* database, int status) {
   const int system_error = sqlite3_system_errno(database);
-  std::string text = fmt::format("state database: {}", sqlite3_errmsg(database));
+  const char* file = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
+  std::string text =
+      fmt::format("state database '{}': {}", file ? file : "", sqlite3_errmsg(database));
   if (system_error != 0) text += fmt::format(" ({})", std::strerror(system_error));
   return tl::unexpected<base::Error>(base::Error(code_of(database, status), std::move(text)));
 }

@@ -199,3 +199,22 @@ TEST_CASE("a daemon that refuses an archive early is heard, however much is left
   CHECK(ended.code == 1);
   CHECK(begins(ended.err, "Error: the disk is full"));
 }
+
+TEST_CASE("after the error of a full disk the command says what to do") {
+  const auto failing = [](const char* message) {
+    return [message](const Asked&, Talk& talk) {
+      talk.answer(507, base::dump_json({{"code", "no-space"}, {"message", message}}));
+    };
+  };
+  {
+    Daemon daemon(failing("write '/a': No space left on device"));
+    const Ended full = container({"inspect", "web"});
+    CHECK(full.code == 1);
+    CHECK(begins(full.err,
+                 "Error: write '/a': No space left on device\nMake room on that disk, "
+                 "then run the same command again; "));
+  }
+  Daemon daemon(failing("network 'n' has no free address; remove containers"));
+  CHECK(container({"inspect", "web"}).err ==
+        "Error: network 'n' has no free address; remove containers\n");
+}

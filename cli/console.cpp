@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -65,6 +66,19 @@ std::string escaped(std::string_view text, bool colours) {
   return out;
 }
 
+/// Addresses and ports may run out as well; those errors have an advice of their own.
+bool tells_of_full_disk(std::string_view text) {
+  for (const std::string_view sign :
+       {std::string_view("disk is full"), std::string_view(std::strerror(ENOSPC)),
+        std::string_view(std::strerror(EDQUOT))})
+    if (text.find(sign) != std::string_view::npos) return true;
+  return false;
+}
+
+constexpr std::string_view full_disk_advice =
+    "Make room on that disk, then run the same command again; `container system df` tells what "
+    "this system takes, `container rm`, `image rm` and `builder prune` give it back.\n";
+
 }  // namespace
 
 Result<> print(std::string_view text) {
@@ -80,7 +94,9 @@ Result<> print(std::string_view text) {
 void tell(std::string_view text) { (void)write_fully(STDERR_FILENO, text); }
 
 void tell_error(const base::Error& error) {
-  tell(fmt::format("Error: {}\n", printable(error.to_string())));
+  const std::string text = error.to_string();
+  tell(fmt::format("Error: {}\n", printable(text)));
+  if (error.code() == base::ErrorCode::NoSpace && tells_of_full_disk(text)) tell(full_disk_advice);
 }
 
 void tell_warning(std::string_view text) { tell(fmt::format("Warning: {}\n", printable(text))); }

@@ -17,7 +17,8 @@ base::Result<> print(std::string_view text);
 
 /// To stderr, as it stands. Nobody listening is no error.
 void tell(std::string_view text);
-/// `Error: …`, with control bytes escaped.
+/// `Error: …`, with control bytes escaped. After that of a full disk, what to do: no argument of
+/// the command could mend it.
 void tell_error(const base::Error& error);
 /// `Warning: …`, escaped.
 void tell_warning(std::string_view text);

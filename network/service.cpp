@@ -94,6 +94,7 @@ struct Service::State {
   base::Result<> watch_keeper();
   void revive();
   base::Result<> save() { return save_state(folders.state_file(), network); }
+  base::Result<> save_less();
 
   TapSetup tap_of(const Lease& lease) const;
   void turn_names(const Lease& lease);
@@ -269,6 +270,16 @@ void Service::State::revive() {
   if (!saved || !watched) spdlog::error("network '{}' cannot note its new keeper", network.name);
 }
 
+/// After something was taken away. On a full disk that must be possible: what is gone here is gone,
+/// and the next change writes it down.
+base::Result<> Service::State::save_less() {
+  auto saved = save();
+  if (saved || saved.error().code() != ErrorCode::NoSpace) return saved;
+  spdlog::warn("network '{}' cannot be written down, going on: {}", network.name,
+               saved.error().to_string());
+  return {};
+}
+
 TapSetup Service::State::tap_of(const Lease& lease) const {
   return {.name = fmt::format("t{}", lease.address.value - network.subnet.first.value),
           .address = lease.address,
@@ -373,7 +384,7 @@ base::Result<Answer> Service::State::release(const json& call) {
       inside_deadline());
   if (!removed) spdlog::warn("{}, ignoring", removed.error().to_string());
   std::erase_if(network.leases, [&](const Lease& held) { return held.container == container; });
-  TRY(save());
+  TRY(save_less());
   return Answer{};
 }
 
@@ -383,7 +394,7 @@ base::Result<Answer> Service::State::announce(const json& call) {
   if (lease.announced == on) return Answer{};
   lease.announced = on;
   turn_names(lease);
-  TRY(save());
+  TRY(on ? save() : save_less());
   return Answer{};
 }
 
@@ -411,7 +422,7 @@ base::Result<Answer> Service::State::unpublish(const json& call) {
   if (!lease || lease->ports.empty()) return Answer{};
   publisher->unpublish(container);
   lease->ports.clear();
-  TRY(save());
+  TRY(save_less());
   return Answer{};
 }
 

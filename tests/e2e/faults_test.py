@@ -17,12 +17,19 @@ int main(void) { puts("this agent says nothing"); fflush(stdout); for (;;) pause
 """
 
 
-class SilentMachine(unittest.TestCase):
-    """A guest whose agent never speaks."""
+STACK = f"""\
+name: full
+services:
+  a: {{image: '{IMAGE}', init: true, command: sleep 1000, volumes: ['data:/data']}}
+volumes: {{data: }}
+"""
 
-    def setUp(self):
+
+class SilentGuest:
+    """A system whose guests' agent never speaks, and the run that waits for one."""
+
+    def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-silent-"))
-        self.addCleanup(shutil.rmtree, self.folder, True)
         install = self.folder / "install"
         shutil.copytree(system.BUILD / "bin", install / "bin")
         shutil.copytree(system.BUILD / "guest", install / "guest",
@@ -37,25 +44,42 @@ class SilentMachine(unittest.TestCase):
         home.mkdir()
         self.system = System(home)
         self.system.program = install / "bin" / "container"
-        self.addCleanup(self.system.remove)
         self.system.start()
+        self.waiting = self.system.open("run", "--name", "mute", "--network", "none", IMAGE, "true",
+                                        text=True)
+
+    def remove(self):
+        self.waiting.kill()
+        self.waiting.communicate()
+        self.system.remove()
+        shutil.rmtree(self.folder, True)
+
+
+def setUpModule():
+    """Half a minute of silence must pass: the other tests use it."""
+    SilentMachine.guest = SilentGuest()
+    unittest.addModuleCleanup(SilentMachine.guest.remove)
+
+
+class SilentMachine(unittest.TestCase):
+    guest: SilentGuest
 
     def test_it_is_given_up_with_the_end_of_its_console_and_cleaned_up(self):
-        done = self.system.run("run", "--name", "mute", "--network", "none", IMAGE, "true",
-                               check=False)
-        self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertIn("this agent says nothing", done.stderr)
-        self.assertNotEqual(self.system.status("mute"), "running")
-        wait_until(lambda: self.system.machines() == [], "no VM to be left")
+        home = self.guest.system
+        _, problems = self.guest.waiting.communicate(timeout=system.COMMAND_TIMEOUT_S)
+        self.assertEqual(self.guest.waiting.returncode, 1, problems)
+        self.assertIn("this agent says nothing", problems)
+        self.assertNotEqual(home.status("mute"), "running")
+        wait_until(lambda: home.machines() == [], "no VM to be left")
 
 
 @unittest.skipUnless(os.geteuid() == 0, "mounts a small filesystem")
 class FullDisk(unittest.TestCase):
-    """The app root on a filesystem of 48 MiB, in a mount namespace the daemon inherits."""
+    """The app root on a small filesystem of its own."""
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-full-"))
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "container-test",
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "container-test",
                         str(self.folder)], check=True)
         self.addCleanup(shutil.rmtree, self.folder, True)
         self.addCleanup(subprocess.run, ["umount", "-l", str(self.folder)], check=False)
@@ -63,23 +87,86 @@ class FullDisk(unittest.TestCase):
         self.addCleanup(self.system.remove)
         self.system.start()
 
-    def test_creating_fails_clearly_and_everything_works_again_with_room(self):
+    def fill(self, room=0):
+        """To the last byte, but for `room` bytes."""
         ballast = self.folder / "ballast"
-        with open(ballast, "wb") as file:
-            try:
-                while True:
-                    file.write(b"x" * 65536)
-            except OSError:
-                pass
-        done = self.system.run("create", "--name", "late", "--network", "none", IMAGE, "true",
-                               check=False)
-        if done.returncode != 0:
-            self.assertRegex(done.stderr, "No space left|disk is full|no space")
-        self.system.run("rm", "-f", "late", check=False)
-        ballast.unlink()
-        done = self.system.run("run", "--rm", "--name", "after", "--network", "none", IMAGE,
-                               "echo", "fine")
+        with open(ballast, "ab", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                try:
+                    while file.write(b"x" * size) == size:
+                        pass
+                except OSError:
+                    pass
+        os.truncate(ballast, ballast.stat().st_size - room)
+
+    def assert_told(self, done):
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertEqual(done.stdout, "")
+        self.assertRegex(done.stderr, r"(?m)^Error: .*(No space left on device|disk is full)")
+        self.assertIn("Make room on that disk, then run the same command again", done.stderr)
+
+    def content(self):
+        """All that a command might leave: files with their sizes, records, processes."""
+        kept = ("log", "ballast", "state.db", "state.db-wal", "state.db.reserve")
+        files = {str(path.relative_to(self.folder)): path.lstat().st_size
+                 for path in self.folder.rglob("*") if not path.is_dir() and
+                 not any(part in kept for part in path.relative_to(self.folder).parts)}
+        lists = [self.system.json(*words, "--format", "json")
+                 for words in (("ls", "-a"), ("volume", "ls"), ("network", "ls"), ("image", "ls"))]
+        return files, lists, len(self.system.processes())
+
+    def test_what_needs_room_fails_clearly_leaves_nothing_and_works_again_with_room(self):
+        (self.folder / "compose.yaml").write_text(STACK)
+        archive = self.folder.parent / f"{self.folder.name}.tar"
+        self.addCleanup(archive.unlink)
+        self.system.run("image", "save", "-o", archive, IMAGE)
+        self.system.run("image", "rm", IMAGE)
+        commands = [["image", "load", "-i", archive],
+                    ["create", "--name", "late", "--network", "none", IMAGE, "true"],
+                    ["up", "-d"],
+                    ["run", "--rm", "--name", "brief", "-v", "more:/more", IMAGE, "echo", "fine"]]
+        for command in commands:
+            before = self.content()
+            self.fill()
+            self.assert_told(self.system.run(*command, check=False))
+            self.assertEqual(self.content(), before, command)
+            (self.folder / "ballast").unlink()
+            done = self.system.run(*command)
         self.assertEqual(done.stdout, "fine\n")
+
+    def test_however_little_room_there_is_a_container_is_whole_or_not_there(self):
+        create = ["create", "--name", "tight", "--network", "none", IMAGE, "true"]
+        self.system.run(*create)
+        self.system.run("rm", "tight")
+        before, failures = self.content(), 0
+        for room in range(0, 1 << 20, 48 << 10):
+            self.fill(room)
+            done = self.system.run(*create, check=False)
+            if done.returncode == 0:
+                break
+            failures += 1
+            self.assert_told(done)
+            self.assertEqual(self.content(), before, f"{room} bytes of room")
+            (self.folder / "ballast").unlink()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertGreater(failures, 1, "no room, and a little")
+        (self.folder / "ballast").unlink()
+        self.assertEqual(self.system.run("start", "-a", "tight").returncode, 0)
+
+    def test_what_makes_room_works_without_any_also_after_a_restart(self):
+        self.system.run("run", "-d", "--init", "--name", "old", IMAGE, "sleep", "1000")
+        self.system.run("create", "--name", "older", "--network", "none", IMAGE, "true")
+        self.fill()
+        self.system.kill_daemon()
+        self.system.run("system", "start")
+        self.assertEqual(self.system.output("exec", "old", "echo", "here"), "here\n")
+        self.system.run("stop", "old")
+        self.system.run("rm", "old", "older")
+        self.assertEqual(self.system.containers(), {})
+        self.system.run("image", "rm", IMAGE)
+        self.system.run("system", "stop")
+        self.system.run("system", "start")
+        self.assertEqual(self.system.json("image", "ls", "--format", "json"), [])
 
 
 if __name__ == "__main__":
