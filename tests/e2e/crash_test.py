@@ -17,9 +17,9 @@ ROUNDS = int(os.environ.get("CONTAINER_TEST_ROUNDS") or 4)
 STACK = f"""\
 name: crashed
 services:
-  one: {{image: '{IMAGE}', command: sleep 10000, network_mode: none}}
-  two: {{image: '{IMAGE}', command: sleep 10000, network_mode: none, depends_on: [one]}}
-  three: {{image: '{IMAGE}', command: sleep 10000}}
+  one: {{image: '{IMAGE}', init: true, command: sleep 10000, network_mode: none}}
+  two: {{image: '{IMAGE}', init: true, command: sleep 10000, network_mode: none, depends_on: [one]}}
+  three: {{image: '{IMAGE}', init: true, command: sleep 10000}}
 """
 
 
@@ -74,11 +74,17 @@ class Crash(SystemTest):
         self.assertEqual(self.system.output("exec", "survivor", "echo", "here"), "here\n")
 
     def test_output_and_exit_code_of_the_daemons_absence_are_kept(self):
-        self.system.run("run", "-d", "--name", "alone", "--network", "none", IMAGE, "sh", "-c",
-                        "echo before; sleep 4; echo meanwhile; exit 21")
+        shared = self.folder / "shared"
+        shared.mkdir()
+        self.system.run("run", "-d", "--name", "alone", "--network", "none", "-v",
+                        f"{shared}:/shared", IMAGE, "sh", "-c",
+                        "echo before; until [ -e /shared/alone ]; do sleep 0.1; done; "
+                        "echo meanwhile; touch /shared/leaving; exit 21")
         wait_until(lambda: self.system.output("logs", "alone") == "before\n", "the first line")
         self.system.kill_daemon()
-        time.sleep(6)  # What must not be lost happens now, with nobody there to see it.
+        (shared / "alone").touch()
+        # What must not be lost happens now, with nobody there to see it.
+        wait_until((shared / "leaving").exists, "the container to be at its end")
         self.system.run("system", "start")
         wait_until(lambda: self.system.status("alone") == "stopped", "the exit to be known")
         self.assertEqual(self.system.output("logs", "alone"), "before\nmeanwhile\n")

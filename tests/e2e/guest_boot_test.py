@@ -5,6 +5,7 @@ What must hold: it finds one image disk made of many files, a scratch disk, a po
 the VM when told to and when it panics; and it never hangs on a busy host (the clock options see to
 that). Usage: guest_boot_test.py GUEST_FOLDER, with vmlinux in it.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ SECTOR = 512
 BOOT_TIMEOUT_S = 60
 LAYERS = 24
 BUSY_BOOTS = 50
+BOOTS_AT_ONCE = 2
 
 
 def tsc_khz():
@@ -160,13 +162,14 @@ class GuestBoot(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory(prefix="container-boot-")
         cls.machine = Machine(cls.folder.name)
+        cls.seen = cls.machine.boot()[:2]
 
     @classmethod
     def tearDownClass(cls):
         cls.folder.cleanup()
 
     def test_the_guest_finds_what_every_container_needs(self):
-        facts, text, _ = self.machine.boot()
+        facts, text = self.seen
         self.assertIn(["end"], facts, text)
         release = (GUEST / "version").read_text().strip()
         for fact in (["release", release], ["config", "yes"], ["scratch", "ok"],
@@ -176,13 +179,13 @@ class GuestBoot(unittest.TestCase):
             self.assertIn(["filesystem", f"{name} yes"], facts, text)
 
     def test_one_disk_of_many_files_shows_each_as_a_partition(self):
-        facts, text, _ = self.machine.boot()
+        facts, text = self.seen
         self.assertIn(["partitions", str(LAYERS)], facts, text)
         for number in range(1, LAYERS + 1):
             self.assertIn(["partition", f"{number} layer-{number}"], facts, text)
 
     def test_the_table_can_be_read_again_as_a_clone_will_need(self):
-        facts, text, _ = self.machine.boot()
+        facts, text = self.seen
         self.assertIn(["reread", "ok"], facts, text)
         self.assertIn(["again", str(LAYERS)], facts, text)
 
@@ -192,19 +195,23 @@ class GuestBoot(unittest.TestCase):
         self.assertIn("Kernel panic - not syncing: Attempted to kill init", text)
 
     def test_no_boot_hangs_beside_busy_loops(self):
-        loops = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(3)]
-        firsts = []
+        processors = os.cpu_count() or 1
+        # Whoever boots is one of several on each processor, so it is put aside again and again.
+        loops = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(processors)]
         try:
-            for _ in range(BUSY_BOOTS):
-                facts, text, _ = self.machine.boot()
-                self.assertIn(["end"], facts, text)
-                firsts.append(float(next(fact[1] for fact in facts if fact[0] == "first")))
+            with concurrent.futures.ThreadPoolExecutor(BOOTS_AT_ONCE * processors) as pool:
+                boots = list(pool.map(self.machine.boot, ["probe.boot_only"] * BUSY_BOOTS))
         finally:
             for loop in loops:
                 loop.kill()
                 loop.wait()
-        print(f"guest time to the first process, three busy loops beside: "
-              f"median {statistics.median(firsts):.3f} s of {len(firsts)}", file=sys.stderr)
+        firsts = []
+        for facts, text, _ in boots:
+            self.assertIn(["end"], facts, text)
+            firsts.append(float(next(fact[1] for fact in facts if fact[0] == "first")))
+        print(f"guest time to the first process, a busy loop and {BOOTS_AT_ONCE} boots on each "
+              f"processor: median {statistics.median(firsts):.3f} s of {len(firsts)}, "
+              f"longest boot {max(seconds for _, _, seconds in boots):.1f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

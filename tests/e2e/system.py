@@ -315,6 +315,18 @@ class SystemTest(unittest.TestCase):
                          f"{self.system.daemon_log()}")
 
 
+class TimedResult(unittest.TextTestResult):
+    """Says how long each test took: time is what tests with real machines cost most."""
+
+    def startTest(self, test):
+        self.begun = time.monotonic()
+        super().startTest(test)
+
+    def addSuccess(self, test):
+        self.stream.write(f"{time.monotonic() - self.begun:.1f} s ")
+        super().addSuccess(test)
+
+
 def main():
     """For `if __name__ == "__main__"` of each test program: PROGRAM BUILD_FOLDER [unittest …]."""
     global BUILD
@@ -322,4 +334,5 @@ def main():
         sys.exit(f"usage: {sys.argv[0]} BUILD_FOLDER [TEST …]")
     module = sys.modules["system"]
     module.BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
-    unittest.main(module="__main__", verbosity=2)
+    unittest.main(module="__main__", verbosity=2,
+                  testRunner=unittest.TextTestRunner(verbosity=2, resultclass=TimedResult))

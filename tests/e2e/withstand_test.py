@@ -95,7 +95,7 @@ class Output(SystemTest):
                 last = None
                 while last != (last := self.system.run("exec", "loud", "cat", "/proc/1/io",
                                                        check=False).stdout):
-                    threading.Event().wait(0.5)
+                    threading.Event().wait(0.2)
             received += len(block)
             check.update(block)
             for pid in watched:
@@ -283,11 +283,11 @@ services:
 
     def test_a_second_up_waits_for_the_first_and_both_files_end_as_the_last(self):
         first = self.stack("shared", f"services: {{a: {{image: '{IMAGE}', network_mode: none, "
-                                     "command: sleep 1000}, b: {image: 'localhost/hello:1', "
-                                     "network_mode: none, command: sleep 1001, "
-                                     "depends_on: [a]}}\n")
+                                     "init: true, command: sleep 1000}, b: "
+                                     "{image: 'localhost/hello:1', network_mode: none, init: true, "
+                                     "command: sleep 1001, depends_on: [a]}}\n")
         second = self.stack("shared", f"services: {{a: {{image: '{IMAGE}', network_mode: none, "
-                                      "command: sleep 2000}}\n")
+                                      "init: true, command: sleep 2000}}\n")
         children = [self.system.open("up", "-d", cwd=first)]
         wait_until(lambda: "shared-a-1" in self.system.containers(), "the first to be at work")
         children.append(self.system.open("up", "-d", cwd=second))
