@@ -216,7 +216,9 @@ class Bench:
         rows(table, "pull again", measured, 0.3, ("podman",))
 
     def to_store(self, table, name):
-        """Of an image for another processor, which nobody unpacks."""
+        """Of an image for another processor, which nobody unpacks. Its layers are those of another
+        image, which must not be there already."""
+        self.ours.run("image", "prune", "-a")
         measured = Measured()
         for number in range(RUNS + 1):
             layout = self.folder / "layout"
@@ -293,6 +295,7 @@ def main():
             bench.again(table, f"{registry.host}/many:1")
             bench.pull(table, "pull, few files", f"{registry.host}/few:1")
             bench.to_store(table, f"{registry.host}/foreign:1")
+            ours.run("image", "pull", f"{registry.host}/many:1")
             bench.push(table, folder / "many", f"{registry.host}/many:1")
             table.finish()
         finally:
