@@ -209,6 +209,18 @@ Result<> read_caches(Members& members, BuildOrder& order) {
   return {};
 }
 
+Result<> read_registries(Members& members, BuildOrder& order) {
+  std::vector<std::string> made_here;
+  TRY(members.take("local_images", made_here));
+  order.request.local_images.insert(made_here.begin(), made_here.end());
+  TRY(members.take("registry", order.registry));
+  const json* access = members.take("access");
+  if (access == nullptr) return {};
+  if (!access->is_object() && *access != "ask") return wrong("access", "an object, or \"ask\"");
+  order.access = *access;
+  return {};
+}
+
 }  // namespace
 
 Result<BuildOrder> build_order_from_json(const json& object, const std::string& architecture) {
@@ -232,6 +244,7 @@ Result<BuildOrder> build_order_from_json(const json& object, const std::string& 
   TRY(members.take("extra_hosts", request.extra_hosts));
   TRY(members.take("source_date_epoch", request.source_date_epoch));
   TRY(members.take("check", request.check_only));
+  TRY(read_registries(members, order));
   TRY(read_secrets(members, request));
   TRY(read_tags(members, request));
   TRY(read_platforms(members, architecture, request));

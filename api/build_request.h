@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 #include "builder/build.h"
@@ -40,6 +40,8 @@ struct BuildOrder {
   BuildOutput output = BuildOutput::Image;
   std::vector<builder::CachePlace> cache_from;
   std::vector<builder::CachePlace> cache_to;
+  nlohmann::json access;  ///< To registries: an object, "ask" (api/access_desk.h), or null.
+  std::string registry;   ///< Of images that name none; empty: docker.io.
 };
 
 /// `architecture` is the host's: what a build is for that names no platform.

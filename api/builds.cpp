@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/build_images.h"
 #include "base/base64.h"
 #include "base/deadline.h"
 #include "base/file.h"
@@ -66,27 +67,31 @@ struct Builds::Job {
   std::string folder;
   std::shared_ptr<ByteStream> stream;
   builder::Cancellation cancellation;
+  std::unique_ptr<BuildImages> images;
+  uint32_t vertices = 0;  ///< Told so far.
+
+  void tell(const builder::BuildEvent& event) const { stream->write(line_of(event_json(event))); }
 };
 
 Builds::Builds(BuildsOptions options, image::Images& images, reconciler::BuildPort& builds,
-               PlanRunner runner, Fetch fetch)
+               PlanRunner runner, RegistryService& registries)
     : options_(std::move(options)),
       images_(images),
       builds_(builds),
       runner_(runner),
-      fetch_(std::move(fetch)),
+      registries_(registries),
       cache_(
           builder::Cache::open(options_.root + "/cache.json", builder::limits::cache_bytes_max)) {}
 
 Result<std::unique_ptr<Builds>> Builds::open(BuildsOptions options, image::Images& images,
                                              reconciler::BuildPort& builds, PlanRunner runner,
-                                             Fetch fetch) {
+                                             RegistryService& registries) {
   // What builds of an earlier daemon left half done.
   TRY(base::remove_tree(options.root + "/running"));
   for (const char* folder : {"/running", "/mounts"})
     TRY(base::make_directories(options.root + folder));
   return std::unique_ptr<Builds>(
-      new Builds(std::move(options), images, builds, runner, std::move(fetch)));
+      new Builds(std::move(options), images, builds, runner, registries));
 }
 
 Builds::~Builds() {
@@ -188,28 +193,28 @@ void Builds::run(const std::shared_ptr<Job>& job) {
 }
 
 Result<json> Builds::build(Job& job) {
-  if (job.order.request.pull && !fetch_)
-    return base::fail(ErrorCode::Unsupported,
-                      "builds do not ask registries yet; bring newer images with `container image "
-                      "pull`, then build without --pull");
+  job.images = TRY(BuildImages::create(
+      images_, registries_, job.order,
+      [stream = job.stream](const json& line) { stream->write(line_of(line)); }, job.cancellation));
   BuildMachines machines(runner_, builds_, job.order.machine, job.order.request.network,
                          job.cancellation);
   const builder::BuildPorts ports{
       .store = images_.store(),
       .cache = *cache_,
       .machines = machines,
-      .fetch_image = [this](const std::string& reference, const image::Platform& platform,
-                            bool always) { return fetch_image(reference, platform, always); },
+      .fetch_image = [&](const builder::ImageWanted& wanted,
+                         const builder::StepNote& note) { return job.images->fetch(wanted, note); },
       .work_folder = job.folder,
       .digest_file = options_.root + "/digests",
       .cache_folder = options_.root + "/mounts",
       .now_s = now_s()};
   image::Lease lease = images_.store().lease();
   TRY(import_caches(job, lease));
+  job.order.request.vertices_told = job.vertices;
   const builder::BuildResult made = TRY(builder::build(
-      job.order.request, ports,
-      [&](const builder::BuildEvent& event) { job.stream->write(line_of(event_json(event))); },
+      job.order.request, ports, [&](const builder::BuildEvent& event) { job.tell(event); },
       job.cancellation));
+  job.vertices = made.vertices_told;
   if (job.order.request.check_only) return json{{"warnings", made.warnings}};
   TRY(export_caches(job, made));
   TRY(write_output(job, made));
@@ -219,31 +224,49 @@ Result<json> Builds::build(Job& job) {
               {"warnings", made.warnings}};
 }
 
-Result<image::Descriptor> Builds::fetch_image(const std::string& reference,
-                                              const image::Platform& platform, bool always) {
-  Result<json> found = images_.inspect(reference);
-  const bool missing = !found && found.error().code() == ErrorCode::NotFound;
-  if ((always || missing) && fetch_) {
-    TRY(fetch_(reference, platform));
-    found = images_.inspect(reference);
+/// Before and behind the steps of the Dockerfile.
+Result<> Builds::as_step(Job& job, const std::string& name,
+                         const std::function<Result<>(const builder::StepNote&)>& work) {
+  const uint32_t id = ++job.vertices;
+  job.tell(builder::VertexStarted{.id = id, .name = name});
+  Result<> done = work([&](const std::string& line) {
+    job.tell(builder::VertexOutput{.id = id, .stream = 2, .bytes = line + "\n"});
+  });
+  builder::VertexEnded ended{.id = id, .problem = {}};
+  if (!done) {
+    ended.problem = done.error().to_string();
+    ended.cancelled = done.error().code() == ErrorCode::Cancelled;
   }
-  return image::descriptor_from_json(TRY(std::move(found)).at("descriptor"));
+  job.tell(ended);
+  return done;
 }
 
-Result<> Builds::import_caches(const Job& job, image::Lease& lease) {
+Result<size_t> Builds::import_cache(Job& job, const builder::CachePlace& place, image::Lease& lease,
+                                    const builder::StepNote& note) {
+  const image::Descriptor packed =
+      place.kind == builder::CachePlace::Kind::Local
+          ? TRY(builder::read_cache_folder(images_.store(), lease, place.place))
+          : TRY(job.images->fetch_cache(place.place, lease, note));
+  return builder::unpack_cache(images_.store(), lease, *cache_, packed, now_s());
+}
+
+Result<> Builds::import_caches(Job& job, image::Lease& lease) {
   for (const builder::CachePlace& place : job.order.cache_from) {
-    // A cache that is not there yet is how every cache begins.
-    Result<image::Descriptor> packed =
-        place.kind == builder::CachePlace::Kind::Local
-            ? builder::read_cache_folder(images_.store(), lease, place.place)
-            : fetch_image(place.place, job.order.request.host, true);
-    Result<size_t> taken =
-        packed ? builder::unpack_cache(images_.store(), lease, *cache_, *packed, now_s())
-               : tl::unexpected<base::Error>(packed.error());
-    if (!taken)
-      job.stream->write(line_of(event_json(builder::Warned{
-          .text = fmt::format("the cache '{}' is not used: {}\n",
-                              base::escape_controls(place.place), taken.error().to_string())})));
+    const std::string name = base::escape_controls(place.place);
+    TRY(as_step(job, "import the cache from " + name,
+                [&](const builder::StepNote& note) -> Result<> {
+                  const Result<size_t> taken = import_cache(job, place, lease, note);
+                  if (taken) {
+                    note(fmt::format("{} steps", *taken));
+                    return {};
+                  }
+                  if (taken.error().code() == ErrorCode::Cancelled)
+                    return tl::unexpected<base::Error>(taken.error());
+                  // A cache that is not there yet is how every cache begins.
+                  job.tell(builder::Warned{.text = fmt::format("the cache '{}' is not used: {}\n",
+                                                               name, taken.error().to_string())});
+                  return {};
+                }));
   }
   return {};
 }
@@ -252,12 +275,17 @@ Result<> Builds::export_caches(Job& job, const builder::BuildResult& result) {
   if (job.order.cache_to.empty()) return {};
   const image::Descriptor packed =
       TRY(builder::pack_cache(images_.store(), *result.lease, *cache_, result.cache_keys));
-  for (const builder::CachePlace& place : job.order.cache_to)
-    if (place.kind == builder::CachePlace::Kind::Local)
-      TRY_DURING(builder::write_cache_folder(images_.store(), packed, place.place),
-                 "write the cache");
-    else
-      TRY(images_.store().tag({{place.place, packed}}));
+  for (const builder::CachePlace& place : job.order.cache_to) {
+    const std::string name = base::escape_controls(place.place);
+    TRY_DURING(as_step(job, "export the cache to " + name,
+                       [&](const builder::StepNote& note) {
+                         return place.kind == builder::CachePlace::Kind::Local
+                                    ? builder::write_cache_folder(images_.store(), packed,
+                                                                  place.place)
+                                    : job.images->push_cache(place.place, packed, note);
+                       }),
+               "the image is built, but its cache is not at '{}'", name);
+  }
   return {};
 }
 

@@ -2,6 +2,7 @@
 /// POST /v1/builds and what belongs to builds: their threads, folders and cache.
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -13,6 +14,7 @@
 #include "api/build_request.h"
 #include "api/byte_stream.h"
 #include "api/http_server.h"
+#include "api/registry_service.h"
 #include "base/result.h"
 #include "builder/build.h"
 #include "builder/cache.h"
@@ -27,12 +29,9 @@ struct BuildsOptions {
 
 class Builds {
  public:
-  /// `fetch` brings an image from a registry; absent: only what is here can be built on.
-  using Fetch =
-      std::function<base::Result<>(const std::string& reference, const image::Platform& platform)>;
   static base::Result<std::unique_ptr<Builds>> open(BuildsOptions options, image::Images& images,
                                                     reconciler::BuildPort& builds,
-                                                    PlanRunner runner, Fetch fetch);
+                                                    PlanRunner runner, RegistryService& registries);
   /// Cancels what runs and waits for it.
   ~Builds();
 
@@ -43,7 +42,7 @@ class Builds {
  private:
   struct Job;
   Builds(BuildsOptions options, image::Images& images, reconciler::BuildPort& builds,
-         PlanRunner runner, Fetch fetch);
+         PlanRunner runner, RegistryService& registries);
   base::Result<HttpReply> start(ByteStream& body);
   base::Result<HttpReply> builder_state(const HttpRequest& request);
   base::Result<HttpReply> set_builder(const HttpRequest& request);
@@ -51,9 +50,11 @@ class Builds {
   base::Result<> spool(std::string first_bytes, ByteStream& body, Job& job) const;
   void run(const std::shared_ptr<Job>& job);
   base::Result<nlohmann::json> build(Job& job);
-  base::Result<image::Descriptor> fetch_image(const std::string& reference,
-                                              const image::Platform& platform, bool always);
-  base::Result<> import_caches(const Job& job, image::Lease& lease);
+  base::Result<> as_step(Job& job, const std::string& name,
+                         const std::function<base::Result<>(const builder::StepNote&)>& work);
+  base::Result<> import_caches(Job& job, image::Lease& lease);
+  base::Result<size_t> import_cache(Job& job, const builder::CachePlace& place, image::Lease& lease,
+                                    const builder::StepNote& note);
   base::Result<> export_caches(Job& job, const builder::BuildResult& result);
   base::Result<> write_output(Job& job, const builder::BuildResult& result);
   void size_machine(BuildOrder& order) const;
@@ -62,7 +63,7 @@ class Builds {
   image::Images& images_;
   reconciler::BuildPort& builds_;
   const PlanRunner runner_;
-  const Fetch fetch_;
+  RegistryService& registries_;
   std::unique_ptr<builder::Cache> cache_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -84,7 +84,6 @@ std::vector<Route> ImageService::routes() {
                            route("POST", "/v1/images/tag", &ImageService::tag),
                            route("POST", "/v1/images/prune", &ImageService::prune),
                            route("POST", "/v1/images/save", &ImageService::save),
-                           route("POST", "/v1/images/check", &ImageService::check),
                            route("GET", "/v1/system/df", &ImageService::disk_use)};
   table.push_back({.method = "POST",
                    .pattern = "/v1/images/load",
@@ -161,14 +160,6 @@ ImageService::Reply ImageService::remove(const HttpRequest& request) {
 
 ImageService::Reply ImageService::prune(const HttpRequest& request) {
   return removed_reply(TRY(images_.prune(base::json_bool_or(TRY(body_of(request)), "all", false))));
-}
-
-ImageService::Reply ImageService::check(const HttpRequest&) {
-  const image::CheckReport report = TRY(images_.check());
-  return json_reply({{"blobs", report.blobs},
-                     {"disks", report.disks},
-                     {"repaired", report.repaired},
-                     {"problems", report.problems}});
 }
 
 ImageService::Reply ImageService::disk_use(const HttpRequest&) {

@@ -35,7 +35,6 @@ class ImageService {
   Reply tag(const HttpRequest& request);
   Reply remove(const HttpRequest& request);
   Reply prune(const HttpRequest& request);
-  Reply check(const HttpRequest& request);
   Reply disk_use(const HttpRequest& request);
 
   image::Images& images_;

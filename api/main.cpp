@@ -125,8 +125,9 @@ class Daemon {
     image_service_ = std::make_unique<api::ImageService>(
         *images_, runtime::Folders{.app_root = paths_.app_root, .run_root = paths_.run_root},
         [this] { return service_->snapshot(); });
-    builds_ = TRY(api::Builds::open({.root = paths_.app_root + "/builds"}, *images_, *runtime_,
-                                    {.reconciler = *reconciler_, .workers = *workers_}, {}));
+    builds_ =
+        TRY(api::Builds::open({.root = paths_.app_root + "/builds"}, *images_, *runtime_,
+                              {.reconciler = *reconciler_, .workers = *workers_}, *registries_));
     images_->store().set_users([this] { return images_in_use(); });
     reconciler_->on_notice(
         [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });

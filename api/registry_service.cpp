@@ -1,5 +1,6 @@
 #include "api/registry_service.h"
 
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -10,10 +11,11 @@
 #include "base/deadline.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "image/check.h"
 #include "image/manifest.h"
+#include "image/reference.h"
 #include "image/registry/access.h"
 #include "image/registry/limits.h"
-#include "image/registry/push.h"
 
 namespace api {
 
@@ -88,6 +90,21 @@ Result<std::string> RegistryService::remote_digest(const std::string& reference,
   return registry::remote_digest(*TRY(http()), allowed, reference, cancel);
 }
 
+Result<registry::Pulled> RegistryService::pull_image(registry::PullRequest request,
+                                                     const registry::Access& access,
+                                                     const registry::TransferObserver& observer,
+                                                     registry::Cancel& cancel) {
+  request.own = own_;
+  return registry::pull(images_.store(), *TRY(http()), access, request, observer, cancel);
+}
+
+Result<registry::Pushed> RegistryService::push_image(const registry::PushRequest& request,
+                                                     const registry::Access& access,
+                                                     const registry::TransferObserver& observer,
+                                                     registry::Cancel& cancel) {
+  return registry::push(images_.store(), *TRY(http()), access, request, observer, cancel);
+}
+
 RegistryService::~RegistryService() {
   std::unique_lock lock(mutex_);
   for (const auto& cancel : running_) cancel->cancel();
@@ -103,14 +120,16 @@ std::vector<Route> RegistryService::routes() {
                                 const HttpRequest& request) { return (this->*handler)(request); },
                  .upload = {}};
   };
-  return {route("/v1/images/pull", &RegistryService::pull),
+  return {desk_.route(),
+          route("/v1/images/pull", &RegistryService::pull),
           route("/v1/images/push", &RegistryService::push),
+          route("/v1/images/check", &RegistryService::check),
           route("/v1/images/present", &RegistryService::present),
           route("/v1/registries/login", &RegistryService::login)};
 }
 
 /// On a thread of its own, telling how it goes. Whoever hangs up ends it.
-RegistryService::Reply RegistryService::run(Transfer transfer) {
+RegistryService::Reply RegistryService::run(Work work) {
   const std::shared_ptr<ByteStream> stream =
       TRY(ByteStream::create(base::limits::api_event_stream_bytes_max));
   auto cancel = std::make_shared<registry::Cancel>();
@@ -119,8 +138,10 @@ RegistryService::Reply RegistryService::run(Transfer transfer) {
     const std::lock_guard lock(mutex_);
     running_.insert(cancel);
   }
-  std::thread([this, stream, cancel, transfer = std::move(transfer)] {
-    Result<json> done = transfer(reporter(stream), *cancel);
+  std::thread([this, stream, cancel, work = std::move(work)] {
+    const registry::TransferObserver observer = reporter(stream);
+    const TellLine tell = [&](const json& line) { stream->push(line_of(line)); };
+    Result<json> done = work({.observer = observer, .tell = tell, .cancel = *cancel});
     json line = done ? std::move(*done) : json::object();
     line["type"] = "result";
     line["success"] = done.has_value();
@@ -145,10 +166,8 @@ RegistryService::Reply RegistryService::pull(const HttpRequest& request) {
                                .digest = base::json_string_or(body, "digest", "")};
   if (!wanted.platform && base::json_bool_or(body, "own_platform", false)) wanted.platform = own_;
   auto access = std::make_shared<registry::Access>(TRY(access_of(body)));
-  return run([this, wanted = std::move(wanted), access](const registry::TransferObserver& observer,
-                                                        registry::Cancel& cancel) -> Result<json> {
-    const registry::Pulled pulled =
-        TRY(registry::pull(images_.store(), *TRY(http()), *access, wanted, observer, cancel));
+  return run([this, wanted = std::move(wanted), access](const Task& task) -> Result<json> {
+    const registry::Pulled pulled = TRY(pull_image(wanted, *access, task.observer, task.cancel));
     return json{{"reference", pulled.reference},
                 {"digest", pulled.digest},
                 {"former_digest", pulled.former_digest}};
@@ -158,18 +177,47 @@ RegistryService::Reply RegistryService::pull(const HttpRequest& request) {
 RegistryService::Reply RegistryService::push(const HttpRequest& request) {
   const json body = TRY(body_of(request));
   registry::PushRequest wanted{.reference = TRY(base::json_string(body, "reference")),
-                               .platform = TRY(platform_of(body))};
+                               .platform = TRY(platform_of(body)),
+                               .root = {}};
   auto access = std::make_shared<registry::Access>(TRY(access_of(body)));
-  return run([this, wanted = std::move(wanted), access](const registry::TransferObserver& observer,
-                                                        registry::Cancel& cancel) -> Result<json> {
-    const registry::Pushed pushed =
-        TRY(registry::push(images_.store(), *TRY(http()), *access, wanted, observer, cancel));
+  return run([this, wanted = std::move(wanted), access](const Task& task) -> Result<json> {
+    const registry::Pushed pushed = TRY(push_image(wanted, *access, task.observer, task.cancel));
     return json{{"reference", pushed.reference},
                 {"digest", pushed.digest},
                 {"blobs_sent", pushed.blobs_sent},
                 {"blobs_mounted", pushed.blobs_mounted},
                 {"blobs_present", pushed.blobs_present}};
   });
+}
+
+RegistryService::Reply RegistryService::check(const HttpRequest& request) {
+  const json body = request.body.empty() ? json::object() : TRY(body_of(request));
+  const json access = body.value("access", json());
+  return run([this, access](const Task& task) { return repair(access, task); });
+}
+
+/// Reads all of the store; what images lack comes from their registries again.
+Result<json> RegistryService::repair(const json& access, const Task& task) {
+  const auto allowed = TRY(TaskAccess::create(desk_, access, task.tell, task.cancel));
+  std::map<std::string, base::Error> unreachable;  // by registry: nobody waits for one twice
+  const auto fetch = [&](const std::string& reference, const image::Descriptor& blob) -> Result<> {
+    const std::string domain = TRY(image::parse_reference(reference)).domain;
+    if (const auto known = unreachable.find(domain); known != unreachable.end())
+      return tl::unexpected<base::Error>(known->second);
+    Result<> fetched =
+        registry::pull_blob(images_.store(), *TRY(http()), TRY(allowed->for_image(reference)),
+                            reference, blob, task.cancel);
+    if (!fetched &&
+        (fetched.error().code() == ErrorCode::Io || fetched.error().code() == ErrorCode::Timeout))
+      unreachable.emplace(domain, fetched.error());
+    return fetched;
+  };
+  const image::CheckReport report =
+      TRY(image::check_store(images_.store(), fetch, [&] { return task.cancel.cancelled(); }));
+  return json{{"blobs", report.blobs},
+              {"disks", report.disks},
+              {"repaired", report.repaired},
+              {"problems", report.problems}};
 }
 
 /// Whether the platform of the reference is here, with all that belongs to it.

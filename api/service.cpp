@@ -256,12 +256,18 @@ Service::Reply Service::plan(const HttpRequest& request) {
   json body = TRY(body_of(request));
   const json access = body.contains("access") ? body.at("access") : json();
   body.erase("access");
+  std::set<std::string> left;
+  if (const auto not_pulled = body.find("not_pulled"); not_pulled != body.end()) {
+    for (const json& one : *not_pulled)
+      if (one.is_string()) left.insert(one.get<std::string>());
+    body.erase(not_pulled);
+  }
   const CommandRequest asked = TRY(command_from_json(body));
   planner::Snapshot actual = TRY(snapshot_for(asked.command));
   std::vector<planner::Note> notes;
-  const std::set<std::string> built = built_images(asked.command);
+  left.merge(built_images(asked.command));
   for (const std::string& reference : image_references(asked.command)) {
-    if (access.is_null() || actual.image_digests.contains(reference) || built.contains(reference))
+    if (access.is_null() || actual.image_digests.contains(reference) || left.contains(reference))
       continue;
     const std::string digest =
         TRY_DURING(remote_digest_(reference, access), "look for image '{}'", reference);

@@ -21,18 +21,19 @@
 ///   POST   /v1/images/save                   {"references": [R], "platform"?}: the archive
 ///   POST   /v1/images/tag                    {"source": R, "target": R}: {"reference"}
 ///   POST   /v1/images/prune                  {"all": bool}: as DELETE
-///   POST   /v1/images/check                  {"blobs", "disks": counts, "repaired", "problems":
-///                                            [texts]}
+///   POST   /v1/images/check                  {"access"}: lines; their last has "blobs", "disks"
+///                                            (counts), "repaired", "problems" (texts)
 ///   POST   /v1/images/pull                   {"reference", "platform"?, "digest"?: what it must
 ///                                            lead to, "own_platform"?, "access"}: lines, see below
 ///   POST   /v1/images/push                   {"reference", "platform"?, "access"}: lines
 ///   POST   /v1/images/present                {"reference", "platform"?, "digest"?}: {"present"}
 ///   POST   /v1/registries/login              {"registry", "access"}: {} if it takes the login
+///   POST   /v1/registries/access             {"question", "access"} or {"question", "problem"}
 ///   DELETE /v1/images?reference=R&force=1    {"deleted": [references], "reclaimed_bytes"}
 ///   GET    /v1/system/df                     {images, containers, volumes: {total, active,
 ///                                            sizeInBytes, reclaimable}}
 ///   POST   /v1/plan                          Command → plan (planner/plan.h, to_json); with
-///                                            "access", images that are not here are looked up
+///                                            "access" looks up missing images, not "not_pulled"
 ///   POST   /v1/apply                         Command, or {"plan": …}: lines of JSON, see below
 ///   GET    /v1/containers/ID/logs?follow=1&last=N&boot=1        output frames, chunked
 ///   POST   /v1/containers/ID/attach?from_start=1                upgrade: frames both ways
@@ -66,28 +67,27 @@
 /// "step-started|step-done|step-failed|step-skipped", "step": N, "text": …}; at the end
 /// {"type": "result", "success": bool, "code"?, "message"?, "ids": [affected container ids]}.
 /// A client that hangs up before the result cancels the steps that have not started.
-///
 /// Lines of pull and push: {"type": "progress", "blobs_done", "blobs_total", "bytes_done",
 /// "bytes_total"}; at the end {"type": "result", "success", "code"?, "message"?, "reference",
 /// "digest", …}. Hanging up ends it; the next pull of that reference goes on from there.
-///
 /// access: how registries may be reached, for this request alone: {"scheme": "auto|http|https",
 /// "max_concurrent_downloads": N, "dns_domain", "credentials": {HOST: {"username", "password"} or
 /// {"identity_token"} or {"registry_token"}}, "hosts": {HOST: {"scheme", "mirrors": [URLs],
 /// "insecure": bool, "ca", "client_certificate", "client_key": PEM, "realms": [hosts]}},
-/// "proxy": {"http", "https", "none"}}
+/// "proxy": {"http", "https", "none"}}. Where check and builds are given "ask" instead, a line
+/// {"type": "access", "question": id, "reference"} asks for it, when a registry is needed.
 /// The line of /v1/builds: {"context": {"folder": absolute path} | {"git": address} |
 /// {"tar": true}, "dockerfile"? (its text), "dockerfile_path"? (in the context), "ignore"?,
 /// "contexts": {name: folder or docker-image://name}, "target", "arguments", "labels", "tags",
 /// "platforms", "no_cache", "pull", "network" (bool), "privileged", "extra_hosts", "secrets":
 /// [{"id", "data": base64}], "ssh": {id: socket}, "cpus", "memory_bytes", "shm_bytes", "dns",
 /// "dns_search", "dns_options", "dns_domain", "source_date_epoch", "check", "output":
-/// image|oci|tar|local, "cache_from", "cache_to"}. Lines of its answer: {"type": "started", "id",
-/// "name"}, {"type": "output", "id", "stream", "data": base64}, {"type": "ended", "id", "cached",
+/// image|oci|tar|local, "cache_from", "cache_to", "access", "registry" (of names that have none),
+/// "local_images" (pull leaves them)}. Lines of its answer: {"type": "started", "id", "name"},
+/// {"type": "output", "id", "stream", "data": base64}, {"type": "ended", "id", "cached",
 /// "cancelled", "problem"}, {"type": "warning", "text"}, {"type": "file", "data": base64} (pieces
 /// of the tar of `output` tar and local), and at the end {"type": "result", "success", "digest",
 /// "config", "tags", "warnings"} or "code" and "message". A client that hangs up ends the build.
-///
 /// Frame: 1 byte kind, 4 bytes big-endian length (at most frame_bytes_max), payload.
 
 #include <cstddef>

@@ -267,6 +267,7 @@ class Build {
     result.lease = state_.content.lease();
     result.warnings = state_.warnings();
     result.cache_keys = state_.keys();
+    result.vertices_told = state_.vertices();
     return result;
   }
 

@@ -51,14 +51,16 @@ struct BuildRequest {
   std::vector<image::Platform> platforms;  ///< Several make an index. Never empty.
   image::Platform host;
   bool no_cache = false;
-  bool pull = false;  ///< Base images even if they are here.
+  bool pull = false;  ///< Images it takes something from are asked for even if they are here,
+  std::set<std::string> local_images;  ///< but for these, which were made here.
   std::vector<Secret> secrets;
   std::map<std::string, std::string> ssh;  ///< Id to the agent's socket.
   bool network = true;                     ///< false: as `RUN --network=none` everywhere.
   bool privileged = false;                 ///< Every RUN.
   std::vector<std::string> extra_hosts;    ///< `name=address`
   std::optional<int64_t> source_date_epoch;
-  bool check_only = false;  ///< Parse and lint; nothing is made.
+  bool check_only = false;     ///< Parse and lint; nothing is made.
+  uint32_t vertices_told = 0;  ///< Ids of VertexStarted that are taken already.
 };
 
 // ---- what is told ------------------------------------------------------------------------------
@@ -130,14 +132,21 @@ class Cancellation {
   std::shared_ptr<State> state_;
 };
 
+/// An image that a build begins with, copies or mounts from.
+struct ImageWanted {
+  std::string reference;
+  image::Platform platform;
+  bool always = false;  ///< The registry is asked even if it is here.
+};
+/// Takes a line for whoever watches the step that waits.
+using StepNote = std::function<void(const std::string& line)>;
+
 struct BuildPorts {
   image::Store& store;
   Cache& cache;
   BuildMachines& machines;
-  /// Brings the image of that platform into the store unless it is there; with `always` asks the
-  /// registry in any case. Its descriptor.
-  std::function<base::Result<image::Descriptor>(const std::string& reference,
-                                                const image::Platform& platform, bool always)>
+  /// Brings the image into the store unless it is there. Its descriptor.
+  std::function<base::Result<image::Descriptor>(const ImageWanted& wanted, const StepNote& note)>
       fetch_image;
   std::string work_folder;   ///< For spooled archives; a folder of this build's own.
   std::string digest_file;   ///< Digests of context files, from build to build; empty: none.
@@ -153,6 +162,7 @@ struct BuildResult {
   std::shared_ptr<image::Lease> lease;
   std::set<std::string> cache_keys;  ///< Of every step.
   uint32_t warnings = 0;
+  uint32_t vertices_told = 0;  ///< With those of before.
 };
 
 /// The error of a step names its line: several lines of text, with a caret and the step's last

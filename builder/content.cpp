@@ -54,12 +54,12 @@ std::string key_of(const std::vector<std::string>& parts) {
 Content::Content(const BuildPorts& ports)
     : ports_(ports), lease_(std::make_shared<image::Lease>(ports.store.lease())) {}
 
-Result<Root> Content::image(const std::string& reference, const image::Platform& platform,
-                            bool always_fetch) {
-  const image::Descriptor found = TRY(ports_.fetch_image(reference, platform, always_fetch));
+Result<Root> Content::image(const ImageWanted& wanted, const StepNote& note) {
+  const std::string& reference = wanted.reference;
+  const image::Descriptor found = TRY(ports_.fetch_image(wanted, note));
   TRY(lease_->keep(found.digest));
   const image::Variant variant =
-      TRY(image::choose_variant(ports_.store, reference, found, platform));
+      TRY(image::choose_variant(ports_.store, reference, found, wanted.platform));
   const image::Manifest manifest = TRY(image::read_manifest(ports_.store, variant.descriptor));
   Root root{.digest = variant.descriptor.digest,
             .config = TRY(ImageConfig::from_json(TRY(image::read_json(

@@ -33,8 +33,7 @@ class Content {
   explicit Content(const BuildPorts& ports);
 
   /// Fetches it if it is not here, or in any case; its layers have disks afterwards.
-  base::Result<Root> image(const std::string& reference, const image::Platform& platform,
-                           bool always_fetch);
+  base::Result<Root> image(const ImageWanted& wanted, const StepNote& note);
 
   /// True if the layer is in the store, whole; from now on it stays.
   base::Result<bool> has(const LayerRef& layer);

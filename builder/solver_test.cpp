@@ -138,6 +138,8 @@ class Bench {
     world.log.clear();
     vertices.clear();
     warnings.clear();
+    output.clear();
+    fetched.clear();
     request.context_folder = root_ / "context";
     request.dockerfile = dockerfile;
     request.platforms = {amd64};
@@ -147,9 +149,12 @@ class Bench {
         .store = images_->store(),
         .cache = *cache_,
         .machines = machines,
-        .fetch_image = [this](const std::string& reference, const image::Platform&,
-                              bool) -> base::Result<image::Descriptor> {
-          return image::descriptor_from_json(TRY(images_->inspect(reference)).at("descriptor"));
+        .fetch_image = [this](const builder::ImageWanted& wanted,
+                              const builder::StepNote& tell) -> base::Result<image::Descriptor> {
+          fetched.push_back(wanted);
+          tell("brought " + wanted.reference);
+          return image::descriptor_from_json(
+              TRY(images_->inspect(wanted.reference)).at("descriptor"));
         },
         .work_folder = root_ / "work",
         .digest_file = root_ / "digests",
@@ -188,22 +193,29 @@ class Bench {
   World world;
   std::string vertices;  ///< `[2/3] RUN x cached`, one a line.
   std::string warnings;
+  uint32_t first_vertex = 0;
+  std::string output;  ///< `STEP: text`
+  std::vector<builder::ImageWanted> fetched;
   json config;
   size_t layers = 0;
   std::string digest;
 
  private:
   void note(const builder::BuildEvent& event) {
-    std::visit(
-        base::overloaded{
-            [&](const builder::VertexStarted& started) { names_[started.id] = started.name; },
-            [&](const builder::VertexEnded& ended) {
-              if (names_[ended.id].starts_with('['))
-                vertices += names_[ended.id] + (ended.cached ? " cached\n" : "\n");
-            },
-            [](const builder::VertexOutput&) {},
-            [&](const builder::Warned& warned) { warnings += warned.text; }},
-        event);
+    std::visit(base::overloaded{[&](const builder::VertexStarted& started) {
+                                  if (first_vertex == 0) first_vertex = started.id;
+                                  names_[started.id] = started.name;
+                                },
+                                [&](const builder::VertexEnded& ended) {
+                                  if (names_[ended.id].starts_with('['))
+                                    vertices +=
+                                        names_[ended.id] + (ended.cached ? " cached\n" : "\n");
+                                },
+                                [&](const builder::VertexOutput& said) {
+                                  output += names_[said.id] + ": " + said.bytes;
+                                },
+                                [&](const builder::Warned& warned) { warnings += warned.text; }},
+               event);
   }
 
   fs::path root_;
@@ -239,6 +251,44 @@ TEST_CASE("a build copies on the host and runs in one machine") {
   CHECK(bench.config["history"][0]["created_by"] == "RUN /bin/sh -c write a 1");
   CHECK_FALSE(bench.config["history"][0].contains("empty_layer"));
   CHECK(bench.config["history"][3]["empty_layer"] == true);
+}
+
+TEST_CASE("an image is asked for once, by the step that needs it, which tells what is brought") {
+  Bench bench;
+
+  REQUIRE(
+      bench.build("FROM localhost/base:1\nCOPY --from=localhost/base:1 /etc/version /v\n"
+                  "RUN --mount=from=localhost/base:1,target=/m write a 1\n"));
+
+  REQUIRE(bench.fetched.size() == 1);
+  CHECK(bench.fetched[0].reference == "localhost/base:1");
+  CHECK_FALSE(bench.fetched[0].always);
+  CHECK(bench.output == "[1/3] FROM localhost/base:1: brought localhost/base:1\n");
+  REQUIRE(bench.build("FROM scratch\nCOPY --from=localhost/base:1 /etc/version /v\n"));
+  CHECK(bench.output ==
+        "[2/2] COPY --from=localhost/base:1 /etc/version /v: brought localhost/base:1\n");
+}
+
+TEST_CASE("--pull asks for every image but for those that were made here") {
+  Bench bench;
+  const std::string text = "FROM localhost/base:1\n";
+
+  REQUIRE(bench.build(text, {.pull = true}));
+  CHECK(bench.fetched.at(0).always);
+  REQUIRE(bench.build(text, {.pull = true, .local_images = {"localhost/base:1"}}));
+  CHECK_FALSE(bench.fetched.at(0).always);
+}
+
+TEST_CASE("ids of steps go on behind those that were told already") {
+  Bench bench;
+
+  bench.file("app", "program");
+
+  const auto result = bench.build("FROM scratch\nCOPY app /\n", {.vertices_told = 7});
+
+  REQUIRE(result);
+  CHECK(result->vertices_told > 8);
+  CHECK(bench.first_vertex == 8);
 }
 
 TEST_CASE("a file without RUN needs no machine") {

@@ -76,7 +76,7 @@ class StageRun {
       case Origin::Kind::Image: break;
     }
     const uint32_t vertex = state_.begin(name);
-    Result<Root> root = state_.image(node_.base.name, node_.platform);
+    Result<Root> root = state_.image(node_.base.name, node_.platform, vertex);
     if (!root) {
       const base::Error error = error_at(state_.source, stage.location, root.error());
       state_.fail(vertex, error);
@@ -99,6 +99,7 @@ class StageRun {
       return {};
     }
     const uint32_t vertex = state_.begin(prefix(++number_) + step.text);
+    vertex_ = vertex;
     bool cached = false;
     Result<CacheEntry> made = std::visit(
         base::overloaded{[&](const ConfigWork&) -> Result<CacheEntry> { return CacheEntry{}; },
@@ -242,7 +243,7 @@ class StageRun {
     if (origin.kind == Origin::Kind::Scratch) return state_.content.open_root({});
     if (origin.kind == Origin::Kind::Stage)
       return state_.content.open_root(stages_[origin.node]->layers);
-    return state_.content.open_root(TRY(state_.image(origin.name, node_.platform)).layers);
+    return state_.content.open_root(TRY(state_.image(origin.name, node_.platform, vertex_)).layers);
   }
 
   Result<CacheEntry> copy(const CopyWork& work, bool& cached) {
@@ -340,6 +341,7 @@ class StageRun {
   std::string created_;
   uint32_t steps_ = 0;
   uint32_t number_ = 1;
+  uint32_t vertex_ = 0;  ///< Of the step that is being made.
 };
 
 }  // namespace
@@ -406,11 +408,18 @@ std::string BuildState::created() const {
   return base::format_wall_time(request.source_date_epoch.value_or(ports.now_s) * 1'000'000'000);
 }
 
-Result<Root> BuildState::image(const std::string& reference, const image::Platform& platform) {
+Result<Root> BuildState::image(const std::string& reference, const image::Platform& platform,
+                               uint32_t vertex) {
   const std::lock_guard lock(image_mutex_);
   const std::string key = reference + " " + platform.text();
   if (const auto known = images_.find(key); known != images_.end()) return known->second;
-  Root root = TRY(content.image(reference, platform, request.pull));
+  Root root =
+      TRY(content.image({.reference = reference,
+                         .platform = platform,
+                         .always = request.pull && !request.local_images.contains(reference)},
+                        [&](const std::string& line) {
+                          tell(VertexOutput{.id = vertex, .stream = 2, .bytes = line + "\n"});
+                        }));
   images_.emplace(key, root);
   return root;
 }

@@ -28,7 +28,8 @@ class BuildState {
         ports(given),
         content(given),
         cancellation(ending),
-        sink_(std::move(sink)) {}
+        sink_(std::move(sink)),
+        vertices_(asked.vertices_told) {}
 
   const BuildRequest& request;
   const BuildPorts& ports;
@@ -45,6 +46,7 @@ class BuildState {
   void tell(const BuildEvent& event);
   void warn(const std::string& text);
   uint32_t warnings() const { return warnings_; }
+  uint32_t vertices() const { return vertices_; }
 
   /// Of a step: what it made before. Remembers the key for `--cache-to`.
   base::Result<std::optional<CacheEntry>> find(const std::string& key);
@@ -55,15 +57,16 @@ class BuildState {
   /// Given arguments that a stage asked for.
   void consume(const std::vector<std::string>& arguments);
   bool consumed(const std::string& argument) const;
-  /// An image that files are copied from; fetched once.
-  base::Result<Root> image(const std::string& reference, const image::Platform& platform);
+  /// An image that something is taken from; fetched once, as part of `vertex`.
+  base::Result<Root> image(const std::string& reference, const image::Platform& platform,
+                           uint32_t vertex);
   /// Held while a step uses a cache mount of that id with `sharing=locked`.
   std::shared_ptr<std::mutex> cache_lock(const std::string& id);
 
  private:
   BuildSink sink_;
   std::mutex sink_mutex_;
-  std::atomic<uint32_t> vertices_{0};
+  std::atomic<uint32_t> vertices_;
   std::atomic<uint32_t> warnings_{0};
   mutable std::mutex mutex_;
   std::set<std::string> keys_;      // guarded by mutex_

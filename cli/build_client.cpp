@@ -8,6 +8,7 @@
 #include "cli/build_view.h"
 #include "cli/console.h"
 #include "cli/line_stream.h"
+#include "cli/transfer.h"
 
 namespace cli {
 namespace {
@@ -28,13 +29,15 @@ ProgressStyle style_of(BuildProgress progress) {
 /// Takes the lines of the answer.
 class BuildReader {
  public:
-  explicit BuildReader(const BuildCall& call) : call_(call), view_(style_of(call.progress)) {}
+  BuildReader(const Context& context, const BuildCall& call)
+      : context_(context), call_(call), view_(style_of(call.progress)) {}
 
   Result<> take(const std::string& text) {
     const json line = TRY_DURING(base::parse_json(text), "understand the daemon");
     const std::string type = base::json_string_or(line, "type", "");
     if (type == "file")
       return call_.files(TRY(base::decode_base64(base::json_string_or(line, "data", ""))));
+    if (type == "access") return answer_access(context_, call_.parsed, line);
     if (call_.progress == BuildProgress::Json) tell(text + "\n");
     if (type == "result") result_ = line;
     if (call_.progress == BuildProgress::Json || call_.progress == BuildProgress::Quiet) return {};
@@ -66,6 +69,7 @@ class BuildReader {
   }
 
  private:
+  const Context& context_;
   const BuildCall& call_;
   BuildView view_;
   std::optional<json> result_;
@@ -80,7 +84,7 @@ Result<json> run_build(const Context& context, const BuildCall& call) {
   request.body = call.line + "\n";
   request.body_fd = call.tar_fd;
   request.silence_ms_max = -1;  // A step takes as long as it takes; Ctrl-C ends it.
-  BuildReader reader(call);
+  BuildReader reader(context, call);
   LineSplitter splitter;
   const Result<> heard = context.client.stream(request, [&](std::string_view bytes) {
     return splitter.feed(bytes, [&](const std::string& line) { return reader.take(line); });

@@ -16,8 +16,9 @@ namespace cli {
 enum class BuildProgress { Auto, Plain, Tty, Json, Quiet };
 
 struct BuildCall {
-  std::string line;  ///< The request, without its end of line.
-  int tar_fd = -1;   ///< The context, sent behind it.
+  const Parsed& parsed;  ///< Of the command; says how registries are reached.
+  std::string line;      ///< The request, without its end of line.
+  int tar_fd = -1;       ///< The context, sent behind it.
   BuildProgress progress = BuildProgress::Auto;
   /// Gets the tar of `output` tar and local.
   std::function<base::Result<>(std::string_view bytes)> files;

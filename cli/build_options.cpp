@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "cli/registry_settings.h"
 
 namespace cli {
 namespace {
@@ -285,6 +286,14 @@ Result<> add_output(const Parsed& parsed, BuildOptions& options) {
   return {};
 }
 
+/// Access to registries is asked for when the build turns out to need one.
+Result<> add_registries(const Context& context, json& request) {
+  request["access"] = "ask";
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  if (config.domain != "docker.io") request["registry"] = config.domain;
+  return {};
+}
+
 }  // namespace
 
 std::vector<Flag> build_flags() {
@@ -294,7 +303,8 @@ std::vector<Flag> build_flags() {
       {"build-context", '\0', "NAME=FOLDER", "A further context, for FROM and --from"},
       {"cache-from", '\0', "PLACE",
        "Use this cache: type=local,src=FOLDER or type=registry,ref=NAME", "cache-in"},
-      {"cache-to", '\0', "PLACE", "Keep the cache there: type=local,dest=FOLDER", "cache-out"},
+      {"cache-to", '\0', "PLACE",
+       "Keep the cache there: type=local,dest=FOLDER or type=registry,ref=NAME", "cache-out"},
       {"check", '\0', "", "Check the Dockerfile only"},
       {"cpus", 'c', "NUMBER", "Processors of the build's machine (2)"},
       {"dns", '\0', "IP", "Name server"},
@@ -304,6 +314,7 @@ std::vector<Flag> build_flags() {
       {"add-host", '\0', "NAME=IP", "A line of /etc/hosts"},
       {"file", 'f', "FILE", "The Dockerfile; -: stdin (Dockerfile, then Containerfile)"},
       {"label", 'l', "NAME=VALUE", "A label of the image"},
+      downloads_flag(),
       {"memory", 'm', "SIZE", "Memory of the build's machine (2048M)"},
       {"network", '\0', "default|none", "none: steps have no network"},
       {"no-cache", '\0', "", "Do every step again"},
@@ -312,8 +323,9 @@ std::vector<Flag> build_flags() {
       {"platform", '\0', "OS/ARCH", "Build for this platform; wins over --os and --arch"},
       {"privileged", '\0', "", "Steps may do everything inside their machine"},
       {"progress", '\0', "auto|plain|tty|json", "How to show what happens"},
-      {"pull", '\0', "", "Refused until builds can ask registries"},
+      {"pull", '\0', "", "Ask registries for newer images, also where there is one here"},
       {"quiet", 'q', "", "Print the image's digest only"},
+      registry_flags().front(),
       {"secret", '\0', "id=NAME[,env=NAME|,src=FILE]", "A secret for RUN --mount=type=secret"},
       {"shm-size", '\0', "SIZE", "Size of /dev/shm"},
       {"ssh", '\0', "ID[=SOCKET]", "An agent for RUN --mount=type=ssh: default"},
@@ -371,6 +383,7 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
   for (const std::string& text : parsed.all("secret"))
     secrets.push_back(TRY(secret_of(context, text)));
   request["secrets"] = std::move(secrets);
+  TRY(add_registries(context, request));
   TRY(add_machine(parsed, request));
   TRY(add_epoch(context, request));
   TRY(add_output(parsed, options));
@@ -392,13 +405,16 @@ Result<json> stack_build_request(const Context& context, const spec::Stack& stac
   else if (!build.dockerfile.empty())
     request["dockerfile_path"] = build.dockerfile;
   json contexts = json::object();
+  json made_here = json::array();
   for (const auto& [name, place] : build.additional_contexts) {
     const std::string prefix = "service:";
     const auto other = stack.services.find(place.starts_with(prefix) ? place.substr(prefix.size())
                                                                      : std::string());
     contexts[name] =
         other == stack.services.end() ? place : "docker-image://" + other->second.image;
+    if (other != stack.services.end()) made_here.push_back(other->second.image);
   }
+  request["local_images"] = std::move(made_here);
   request["contexts"] = std::move(contexts);
   std::vector<std::string> tags{owner.image};
   tags.insert(tags.end(), build.tags.begin(), build.tags.end());
@@ -418,6 +434,7 @@ Result<json> stack_build_request(const Context& context, const spec::Stack& stac
   request["cache_to"] = cache_places(context, build.cache_to, "dest");
   request["ssh"] = TRY(agents_of(context, build.ssh));
   if (build.shm_bytes) request["shm_bytes"] = *build.shm_bytes;
+  TRY(add_registries(context, request));
   TRY(add_epoch(context, request));
   return request;
 }

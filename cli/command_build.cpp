@@ -151,7 +151,7 @@ Result<int> build(Context& context, const Parsed& parsed) {
   const OutputKind kind = options.output.kind;
   if (kind == OutputKind::Tar || kind == OutputKind::Local)
     target.emplace(TRY(FileTarget::open(context, options.output)));
-  BuildCall call;
+  BuildCall call{.parsed = parsed, .line = {}, .files = {}};
   call.line = base::dump_json(options.request);
   call.tar_fd = options.context_from_stdin ? STDIN_FILENO : -1;
   call.progress = progress_of(parsed);

@@ -19,6 +19,8 @@
 #include "cli/console.h"
 #include "cli/context.h"
 #include "cli/output_format.h"
+#include "cli/registry_settings.h"
+#include "cli/transfer.h"
 #include "cli/views.h"
 
 namespace cli {
@@ -201,12 +203,9 @@ Result<int> prune(Context& context, const Parsed& parsed) {
 }
 
 /// 1 if something is wrong that could not be repaired.
-Result<int> check(Context& context, const Parsed&) {
-  Request request;
-  request.method = "POST";
-  request.target = "/v1/images/check";
-  request.silence_ms_max = -1;  // as long as reading all of it takes
-  const json report = TRY(base::parse_json(TRY(context.client.call(request))));
+Result<int> check(Context& context, const Parsed& parsed) {
+  const json report =
+      TRY(long_task(context, parsed, "/v1/images/check", "Checking what images are made of"));
   for (const std::string& text : texts(report, "repaired")) TRY(print(printable(text) + "\n"));
   const std::vector<std::string> problems = texts(report, "problems");
   for (const std::string& text : problems) TRY(print(printable(text) + "\n"));
@@ -345,7 +344,8 @@ std::vector<Command> image_commands() {
             .handler = tag},
            delete_command(),
            {.name = "fsck",
-            .summary = "Read all images' content, and repair what is damaged",
+            .summary = "Read all images' content, and fetch again what is damaged",
+            .flags = registry_flags(),
             .handler = check},
            {.name = "prune",
             .summary = "Remove images without a name",

@@ -127,10 +127,14 @@ std::optional<std::string> contradiction(const Parsed& parsed) {
 
 // ---- up ----------------------------------------------------------------------------------------
 
-Result<> build_first(const Context& context, const Parsed& parsed, const spec::Stack& stack) {
-  return build_services(
-      context, stack,
-      TRY(services_to_build(context, stack, chosen_services(stack, parsed), which_builds(parsed))));
+Result<> build_first(const Context& context, const Parsed& parsed, const StackFiles& files) {
+  const spec::Stack& stack = *files.stack;
+  std::set<std::string> always;
+  for (const auto& [name, policy] : files.pull_policies)
+    if (policy == spec::PullPolicy::Build) always.insert(name);
+  return build_services(context, parsed, stack,
+                        TRY(services_to_build(context, stack, chosen_services(stack, parsed),
+                                              which_builds(parsed), always)));
 }
 
 /// Re-reads the files for `--watch`.
@@ -149,7 +153,8 @@ std::optional<Round> read_again(const Context& context, const Parsed& parsed,
                       : "What runs is left as it is.\n");
     return std::nullopt;
   }
-  if (const Result<> brought = bring_images(context, parsed, *files->stack); !brought) {
+  if (const Result<> brought = bring_images(context, parsed, *files->stack, files->pull_policies);
+      !brought) {
     tell_error(brought.error());
     return std::nullopt;
   }
@@ -195,12 +200,9 @@ Result<int> up(Context& context, const Parsed& parsed) {
   const Result<json> options = up_options(parsed);
   if (!options) return wrong_usage(context, parsed, options.error().to_string());
   if (parsed.has("plan")) return up_saved_plan(context, parsed);
-  StackFiles files = TRY(load_stack(context, parsed));
-  if (!files.stack)
-    return base::fail(ErrorCode::InvalidArgument, "the stack has {} error(s); nothing was changed",
-                      files.errors);
-  TRY(build_first(context, parsed, *files.stack));
-  TRY(bring_images(context, parsed, *files.stack));
+  StackFiles files = TRY(load_valid_files(context, parsed));
+  TRY(build_first(context, parsed, files));
+  TRY(bring_images(context, parsed, *files.stack, files.pull_policies));
   const bool stays = !parsed.has("detach") && !parsed.has("wait") && !parsed.has("no-start");
   if (stays) return up_attached(context, parsed, std::move(files), *options);
   TRY(apply_all(context, up_command(*files.stack, *options), Show::All));
@@ -230,12 +232,14 @@ Result<int> down(Context& context, const Parsed& parsed) {
 Result<int> plan(Context& context, const Parsed& parsed) {
   const Result<json> options = up_options(parsed);
   if (!options) return wrong_usage(context, parsed, options.error().to_string());
-  const spec::Stack stack = TRY(load_valid_stack(context, parsed));
+  const StackFiles files = TRY(load_valid_files(context, parsed));
+  const spec::Stack& stack = *files.stack;
   Request request;
   request.method = "POST";
   request.target = "/v1/plan";
   json command = up_command(stack, *options);
   if (parsed.value("pull") != "never") command["access"] = TRY(access_for(context, parsed, stack));
+  command["not_pulled"] = images_not_pulled(parsed, stack, files.pull_policies);
   request.body = base::dump_json(command);
   const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
   const planner::Plan made =

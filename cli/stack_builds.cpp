@@ -44,7 +44,8 @@ WhichBuilds which_builds(const Parsed& parsed) {
 
 Result<std::vector<std::string>> services_to_build(const Context& context, const spec::Stack& stack,
                                                    const std::set<std::string>& services,
-                                                   WhichBuilds which) {
+                                                   WhichBuilds which,
+                                                   const std::set<std::string>& always) {
   std::vector<std::string> order;
   std::set<std::string> seen;
   if (which == WhichBuilds::None) return order;
@@ -53,7 +54,8 @@ Result<std::vector<std::string>> services_to_build(const Context& context, const
     const auto build = stack.builds.find(name);
     if (build == stack.builds.end() || !seen.insert(name).second) return {};
     for (const std::string& below : services_below(build->second)) TRY(visit(below));
-    if (which == WhichBuilds::Missing && TRY(has_image(context, stack.services.at(name).image)))
+    if (which == WhichBuilds::Missing && !always.contains(name) &&
+        TRY(has_image(context, stack.services.at(name).image)))
       return {};
     order.push_back(name);
     return {};
@@ -63,12 +65,12 @@ Result<std::vector<std::string>> services_to_build(const Context& context, const
   return order;
 }
 
-Result<> build_services(const Context& context, const spec::Stack& stack,
+Result<> build_services(const Context& context, const Parsed& parsed, const spec::Stack& stack,
                         const std::vector<std::string>& services) {
   for (const std::string& name : services) {
     const std::string& image = stack.services.at(name).image;
     tell(fmt::format("Building {} for service {}\n", printable(image), printable(name)));
-    BuildCall call;
+    BuildCall call{.parsed = parsed, .line = {}, .files = {}};
     call.line = base::dump_json(TRY(stack_build_request(context, stack, name)));
     TRY_DURING(run_build(context, call), "build service '{}'", name);
   }

@@ -17,13 +17,15 @@ enum class WhichBuilds { Missing, All, None };
 WhichBuilds which_builds(const Parsed& parsed);
 
 /// Of `services` (all if empty), those to build, each after the ones whose images it builds on.
+/// Those of `always` are built again also if their image is here.
 base::Result<std::vector<std::string>> services_to_build(const Context& context,
                                                          const spec::Stack& stack,
                                                          const std::set<std::string>& services,
-                                                         WhichBuilds which);
+                                                         WhichBuilds which,
+                                                         const std::set<std::string>& always = {});
 
 /// Builds them one after the other, with progress on stderr.
-base::Result<> build_services(const Context& context, const spec::Stack& stack,
-                              const std::vector<std::string>& services);
+base::Result<> build_services(const Context& context, const Parsed& parsed,
+                              const spec::Stack& stack, const std::vector<std::string>& services);
 
 }  // namespace cli

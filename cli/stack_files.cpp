@@ -182,15 +182,20 @@ Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
     }));
   }
   result.stack = std::move(loaded.stack);
+  result.pull_policies = std::move(loaded.pull_policies);
   return result;
 }
 
-Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed) {
+Result<StackFiles> load_valid_files(const Context& context, const Parsed& parsed) {
   StackFiles files = TRY(load_stack(context, parsed));
   if (!files.stack)
     return base::fail(ErrorCode::InvalidArgument, "the stack has {}; nothing was changed",
                       counted(files.errors));
-  return std::move(*files.stack);
+  return files;
+}
+
+Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed) {
+  return std::move(*TRY(load_valid_files(context, parsed)).stack);
 }
 
 Result<std::optional<std::string>> given_project(const Context& context, const Parsed& parsed) {

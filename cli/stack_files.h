@@ -1,12 +1,14 @@
 #pragma once
 /// Which stack files a command line means, and what is in them.
 
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "base/result.h"
 #include "cli/context.h"
+#include "spec/pull_policy.h"
 #include "spec/stack.h"
 
 namespace cli {
@@ -17,6 +19,7 @@ std::vector<Flag> stack_file_flags();
 struct StackFiles {
   std::optional<spec::Stack> stack;  ///< Absent: there are errors, and they have been told.
   size_t errors = 0;
+  std::map<std::string, spec::PullPolicy> pull_policies;  ///< Of services that say one.
   std::set<std::string> read;  ///< Every file that was looked at, absolute: what to watch.
 };
 
@@ -24,7 +27,8 @@ struct StackFiles {
 /// is no file to read.
 base::Result<StackFiles> load_stack(const Context& context, const Parsed& parsed);
 
-/// The same for commands that can do nothing without a stack.
+/// The same for commands that can do nothing without a stack: it is there.
+base::Result<StackFiles> load_valid_files(const Context& context, const Parsed& parsed);
 base::Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed);
 
 /// What `--project-name` or COMPOSE_PROJECT_NAME say; a stack's files are not needed then.

@@ -55,7 +55,8 @@ class Drawing {
   std::thread thread_;
 };
 
-Result<json> converse(const Context& context, const Request& request, TransferView& view) {
+Result<json> converse(const Context& context, const Parsed& parsed, const Request& request,
+                      TransferView& view) {
   const Drawing drawing(view);
   std::optional<json> result;
   LineSplitter splitter;
@@ -64,6 +65,7 @@ Result<json> converse(const Context& context, const Request& request, TransferVi
       json message = TRY_DURING(base::parse_json(line), "understand the daemon");
       const std::string type = base::json_string_or(message, "type", "");
       if (type == "progress") view.take(message);
+      if (type == "access") return answer_access(context, parsed, message);
       if (type == "result") result = std::move(message);
       return {};
     });
@@ -82,7 +84,8 @@ Result<json> converse(const Context& context, const Request& request, TransferVi
 }
 
 Result<json> transfer_with(const Context& context, const Parsed& parsed, const std::string& target,
-                           const std::string& what, json body, json access) {
+                           const std::string& what, json body, json access,
+                           const std::string& usual_progress = "auto") {
   body["access"] = std::move(access);
   Request request;
   request.method = "POST";
@@ -90,18 +93,39 @@ Result<json> transfer_with(const Context& context, const Parsed& parsed, const s
   request.body = base::dump_json(body);
   request.silence_ms_max = -1;  // the daemon has deadlines of its own for every wait
   const ProgressStyle terminal = progress_style();
-  TransferView view(transfer_style(parsed.value("progress").value_or("auto"), terminal.live), what,
-                    terminal.width, now_ms());
-  return converse(context, request, view);
+  TransferView view(
+      transfer_style(parsed.value("progress").value_or(usual_progress), terminal.live), what,
+      terminal.width, now_ms());
+  return converse(context, parsed, request, view);
 }
 
-/// Image and platform of each service, once; what the stack builds itself comes from no registry.
-std::set<std::pair<std::string, std::string>> images_of(const spec::Stack& stack) {
-  std::set<std::pair<std::string, std::string>> images;
-  for (const auto& [name, service] : stack.services)
-    if (!service.image.empty() && !stack.builds.contains(name))
-      images.emplace(service.image, service.platform.value_or(""));
+/// Image and platform.
+using ImageKey = std::pair<std::string, std::string>;
+
+/// How often a registry is asked: of two services with one image the more often counts.
+int eagerness(spec::PullPolicy policy) {
+  if (policy == spec::PullPolicy::Always) return 2;
+  return policy == spec::PullPolicy::Missing ? 1 : 0;
+}
+
+/// Of each service, once; what the stack builds itself comes from no registry.
+std::map<ImageKey, spec::PullPolicy> images_of(const spec::Stack& stack,
+                                               const PullPolicies& policies = {}) {
+  std::map<ImageKey, spec::PullPolicy> images;
+  for (const auto& [name, service] : stack.services) {
+    if (service.image.empty() || stack.builds.contains(name)) continue;
+    const auto said = policies.find(name);
+    const auto policy = said == policies.end() ? spec::PullPolicy::Missing : said->second;
+    const auto [known, is_new] =
+        images.try_emplace({service.image, service.platform.value_or("")}, policy);
+    if (!is_new && eagerness(policy) > eagerness(known->second)) known->second = policy;
+  }
   return images;
+}
+
+std::string word_of(spec::PullPolicy policy) {
+  if (policy == spec::PullPolicy::Always) return "always";
+  return policy == spec::PullPolicy::Missing ? "missing" : "never";
 }
 
 Result<bool> is_present(const Context& context, const json& body) {
@@ -113,9 +137,10 @@ Result<bool> is_present(const Context& context, const json& body) {
   return base::json_bool_or(answer, "present", false);
 }
 
-/// One image, as `--pull` says.
-Result<> bring(const Context& context, const Parsed& parsed, json body) {
-  const std::string policy = parsed.value("pull").value_or("missing");
+/// One image, as `--pull` says, else as `usual` does.
+Result<> bring(const Context& context, const Parsed& parsed, json body,
+               const std::string& usual = "missing") {
+  const std::string policy = parsed.value("pull").value_or(usual);
   if (policy == "never") return {};
   // Asked without credentials: helpers are slow, and mostly the image is here.
   if (policy == "missing" && TRY(is_present(context, body))) return {};
@@ -152,18 +177,58 @@ Result<json> transfer(const Context& context, const Parsed& parsed, const std::s
   return transfer_with(context, parsed, target, what, std::move(body), std::move(access));
 }
 
+Result<json> long_task(const Context& context, const Parsed& parsed, const std::string& target,
+                       const std::string& what) {
+  // Without a terminal there is nothing to count, and so nothing to tell.
+  return transfer_with(context, parsed, target, what, json::object(), "ask",
+                       progress_style().live ? "auto" : "none");
+}
+
+Result<> answer_access(const Context& context, const Parsed& parsed, const json& question) {
+  const auto find = [&]() -> Result<json> {
+    const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+    return registry_access(context.surroundings, config, parsed,
+                           {base::json_string_or(question, "reference", "")});
+  };
+  json body = {{"question", base::json_string_or(question, "question", "")}};
+  Result<json> access = find();
+  if (access)
+    body["access"] = std::move(*access);
+  else
+    body["problem"] = access.error().to_string();
+  Request request;
+  request.method = "POST";
+  request.target = "/v1/registries/access";
+  request.body = base::dump_json(body);
+  const auto heard = context.client.call(request);
+  // Whoever asked may have ended meanwhile, and says itself why.
+  if (!heard && heard.error().code() != ErrorCode::NotFound)
+    return tl::unexpected<base::Error>(heard.error());
+  return {};
+}
+
 Result<json> access_for(const Context& context, const Parsed& parsed, const spec::Stack& stack) {
   const RegistryConfig config = TRY(read_registry_config(context.surroundings));
   std::vector<std::string> references;
-  for (const auto& [reference, platform] : images_of(stack)) references.push_back(reference);
+  for (const auto& [image, policy] : images_of(stack)) references.push_back(image.first);
   return registry_access(context.surroundings, config, parsed, references);
 }
 
-Result<> bring_images(const Context& context, const Parsed& parsed, const spec::Stack& stack) {
-  for (const auto& [reference, platform] : images_of(stack))
+Result<> bring_images(const Context& context, const Parsed& parsed, const spec::Stack& stack,
+                      const PullPolicies& policies) {
+  for (const auto& [image, policy] : images_of(stack, policies))
     TRY(bring(context, parsed,
-              {{"reference", reference}, {"platform", platform}, {"own_platform", true}}));
+              {{"reference", image.first}, {"platform", image.second}, {"own_platform", true}},
+              word_of(policy)));
   return {};
+}
+
+std::vector<std::string> images_not_pulled(const Parsed& parsed, const spec::Stack& stack,
+                                           const PullPolicies& policies) {
+  std::vector<std::string> left;
+  for (const auto& [image, policy] : images_of(stack, policies))
+    if (parsed.value("pull").value_or(word_of(policy)) == "never") left.push_back(image.first);
+  return left;
 }
 
 Result<> bring_planned_images(const Context& context, const Parsed& parsed,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <map>
 #include <set>
 
 #include <fcntl.h>
@@ -39,7 +40,8 @@ Result<std::string> hash_of(int fd) {
 
 class Check {
  public:
-  Check(Store& store, const Fetch& fetch) : store_(store), fetch_(fetch), lease_(store.lease()) {}
+  Check(Store& store, const Fetch& fetch, const std::function<bool()>& is_ended)
+      : store_(store), fetch_(fetch), is_ended_(is_ended), lease_(store.lease()) {}
 
   Result<CheckReport> run() {
     TRY(hash_blobs());
@@ -47,10 +49,19 @@ class Check {
       TRY(lease_.keep(descriptor.digest));
       TRY(visit(reference, descriptor, true, 0));
     }
+    TRY(store_.drop_damaged([&](const std::string& digest) { return store_.has(digest); }));
+    for (const auto& [digest, where] : set_aside_)
+      if (!store_.has(digest))
+        report_.repaired.push_back(
+            fmt::format("{} was damaged and is set aside as '{}'", digest, where));
     return std::move(report_);
   }
 
  private:
+  Result<> go_on() const {
+    if (!is_ended_ || !is_ended_()) return {};
+    return base::fail(ErrorCode::Cancelled, "given up by whoever asked for it");
+  }
   Result<> hash_blobs();
   Result<> visit(const std::string& reference, const Descriptor& descriptor, bool required,
                  int depth);
@@ -61,9 +72,10 @@ class Check {
 
   Store& store_;
   const Fetch& fetch_;
+  const std::function<bool()>& is_ended_;
   Lease lease_;
   CheckReport report_;
-  std::set<std::string> set_aside_;
+  std::map<std::string, std::string> set_aside_;  ///< Digest: where it is now.
   std::set<std::string> missing_;
   std::set<std::string> seen_;
 };
@@ -72,13 +84,11 @@ Result<> Check::hash_blobs() {
   for (const std::string& digest : TRY(store_.blobs("sha256:"))) {
     const auto blob = store_.open_blob(digest);
     if (!blob) continue;  // removed meanwhile
+    TRY(go_on());
     ++report_.blobs;
     const Result<std::string> found = hash_of(blob->get());
     if (found && *found == digest) continue;
-    const std::string where = TRY(store_.set_aside(digest));
-    set_aside_.insert(digest);
-    report_.repaired.push_back(
-        fmt::format("{} was damaged and is set aside as '{}'", digest, where));
+    set_aside_[digest] = TRY(store_.set_aside(digest));
   }
   return {};
 }
@@ -91,11 +101,13 @@ bool Check::is_there(const std::string& reference, const Descriptor& blob) {
   if (fetch_) {
     const Result<> fetched = fetch_(reference, blob);
     if (fetched && store_.has(blob.digest)) {
-      report_.repaired.push_back(fmt::format("{} of '{}' was fetched again", blob.digest,
-                                             base::escape_controls(reference)));
+      report_.repaired.push_back(fmt::format(
+          "{} of image '{}' was {} and is fetched again", blob.digest,
+          base::escape_controls(reference), set_aside_.contains(blob.digest) ? "damaged" : "gone"));
       return true;
     }
-    if (!fetched) why = fmt::format(" ({})", fetched.error().to_string());
+    if (!fetched)
+      why = fmt::format(", and cannot be fetched again ({})", fetched.error().to_string());
   }
   report_.problems.push_back(
       fmt::format("{} of image '{}' is gone{}; bring the image in again: container image load -i "
@@ -153,6 +165,7 @@ Result<bool> same_content(int a, int b) {
 Result<> Check::compare_disk(const std::string& reference, const Descriptor& layer,
                              const std::string& diff_id) {
   if (!seen_.insert("disk " + diff_id).second) return {};
+  TRY(go_on());
   const std::string path = store_.layer_path(diff_id);
   if (!base::path_exists(path)) return {};  // it is made when it is needed
   ++report_.disks;
@@ -176,8 +189,9 @@ Result<> Check::compare_disk(const std::string& reference, const Descriptor& lay
 
 }  // namespace
 
-Result<CheckReport> check_store(Store& store, const Fetch& fetch) {
-  return Check(store, fetch).run();
+Result<CheckReport> check_store(Store& store, const Fetch& fetch,
+                                const std::function<bool()>& is_ended) {
+  return Check(store, fetch, is_ended).run();
 }
 
 }  // namespace image

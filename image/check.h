@@ -22,10 +22,13 @@ struct CheckReport {
 };
 
 /// Hashes every blob; one with other bytes than its digest says is set aside, into damaged/. What
-/// images lack is brought back by `fetch`, if there is one. A layer's disk is made once more from
+/// images lack is brought back by `fetch`, if there is one; what was set aside, now or earlier, is
+/// deleted once the store has it whole again. A layer's disk is made once more from
 /// its blob and compared: the same blob gives the same disk, so no digest of it needs to be kept.
 /// One that differs is replaced; a machine that runs on it has the old one until it is started
 /// again. Runs beside everything else.
-base::Result<CheckReport> check_store(Store& store, const Fetch& fetch);
+/// Cancelled once `is_ended`, if there is one, says so.
+base::Result<CheckReport> check_store(Store& store, const Fetch& fetch = {},
+                                      const std::function<bool()>& is_ended = {});
 
 }  // namespace image

@@ -83,6 +83,44 @@ TEST_CASE("a damaged blob is set aside, and told with the image it is missing fr
 
   REQUIRE(system.images->load(source_of(tar(oci_members(system.made)))));  // as it says
   CHECK(system.check().problems.empty());
+  CHECK(fs::is_empty(system.folder / "images/damaged"));
+}
+
+TEST_CASE("a damaged blob that is fetched again leaves nothing behind, one that is not says why") {
+  System system;
+  const std::string layer = system.made.layers[0];
+  bool reachable = false;
+  const auto fetch = [&](const std::string&, const image::Descriptor&) -> base::Result<> {
+    if (!reachable) return base::fail(base::ErrorCode::Io, "no route to host");
+    const image::Lease lease = system.images->store().lease();
+    TRY(system.images->store().put_text(lease, layer, ""));
+    return {};
+  };
+  damage(system.blob(layer));
+  const CheckReport failed = system.check(fetch);
+  REQUIRE(failed.problems.size() == 1);
+  CHECK(failed.problems[0].find("is gone, and cannot be fetched again (no route to host); bring") !=
+        std::string::npos);
+  CHECK_FALSE(fs::is_empty(system.folder / "images/damaged"));
+
+  reachable = true;
+  const CheckReport report = system.check(fetch);
+  CHECK(report.problems.empty());
+  REQUIRE(report.repaired.size() == 1);
+  CHECK(report.repaired[0].find("was gone and is fetched again") != std::string::npos);
+  CHECK(fs::is_empty(system.folder / "images/damaged"));
+
+  damage(system.blob(layer));
+  const CheckReport at_once = system.check(fetch);
+  REQUIRE(at_once.repaired.size() == 1);
+  CHECK(at_once.repaired[0].find("was damaged and is fetched again") != std::string::npos);
+  CHECK(fs::is_empty(system.folder / "images/damaged"));
+}
+
+TEST_CASE("a check that is given up ends") {
+  System system;
+  const auto report = image::check_store(system.images->store(), {}, [] { return true; });
+  CHECK(report.error().code() == base::ErrorCode::Cancelled);
 }
 
 TEST_CASE("a blob that is gone is fetched again where that is possible") {
@@ -115,7 +153,9 @@ TEST_CASE("what cannot be fetched says why") {
     return base::Result<>(base::fail(base::ErrorCode::Io, "no route to the registry"));
   });
   REQUIRE(report.problems.size() == 1);
-  CHECK(report.problems[0].find("is gone (no route to the registry)") != std::string::npos);
+  CHECK(
+      report.problems[0].find("is gone, and cannot be fetched again (no route to the registry)") !=
+      std::string::npos);
 }
 
 TEST_CASE("a damaged disk of a layer is made anew from its blob") {

@@ -49,8 +49,6 @@ class StoredImages final : public Images {
   Result<ArchiveWriter> save(const std::vector<std::string>& references,
                              const std::string& platform) override;
   Result<ImageUse> use() override;
-  Result<CheckReport> check() override { return check_store(*store_, fetch_); }
-  void set_fetch(Fetch fetch) override { fetch_ = std::move(fetch); }
   Store& store() override { return *store_; }
 
  private:
@@ -67,7 +65,6 @@ class StoredImages final : public Images {
 
   const Platform host_;
   const std::unique_ptr<Store> store_;
-  Fetch fetch_;
 };
 
 /// The digits of `sha256:HEX` or of what may be the beginning of HEX; else nothing.

@@ -15,7 +15,6 @@
 
 #include "base/result.h"
 #include "image/archive_writer.h"
-#include "image/check.h"
 #include "image/store.h"
 #include "reconciler/ports/image.h"
 
@@ -74,10 +73,6 @@ class Images : public reconciler::ImagePort {
   virtual base::Result<ArchiveWriter> save(const std::vector<std::string>& references,
                                            const std::string& platform) = 0;
   virtual base::Result<ImageUse> use() = 0;
-  /// Looks for damage and repairs it; see check_store().
-  virtual base::Result<CheckReport> check() = 0;
-  /// How check() brings back what is gone. Set it before others use the images.
-  virtual void set_fetch(Fetch fetch) = 0;
   /// Content, for those who bring it in or carry it out: registries, the builder.
   virtual Store& store() = 0;
 };

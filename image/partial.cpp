@@ -104,6 +104,11 @@ Result<> Store::finish_partial(PartialBlob content) {
   return commit(std::move(file), expected.digest, blob_path(expected.digest));
 }
 
+void Store::drop_partial(const std::string& digest) {
+  const std::lock_guard lock(mutex_);
+  if (!partials_open_.contains(digest)) ::unlink(partial_path(digest).c_str());
+}
+
 /// Those that no lease keeps: nobody will go on with them.
 Result<> Store::drop_partials() {
   std::error_code error;

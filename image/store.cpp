@@ -230,10 +230,32 @@ Result<std::string> Store::set_aside(const std::string& digest) {
   return where;
 }
 
+Result<> Store::drop_damaged(const std::function<bool(const std::string& digest)>& is_whole) {
+  std::error_code error;
+  if (!base::path_exists(root_ + "/damaged")) return {};
+  for (fs::directory_iterator at(root_ + "/damaged", error), end; !error && at != end;
+       at.increment(error)) {
+    const std::string name = at->path().filename();
+    const std::string digest = "sha256:" + name.substr(0, name.find('-'));
+    if (is_digest(digest) && is_whole(digest) && ::unlink(at->path().c_str()) != 0)
+      return base::fail_errno(errno, fmt::format("delete '{}'", at->path().string()));
+  }
+  if (error) return base::fail_errno(error.value(), fmt::format("read '{}/damaged'", root_));
+  return {};
+}
+
 std::shared_ptr<std::mutex> Store::layer_turn(const std::string& diff_id) {
+  return turn("layer " + diff_id);
+}
+
+std::shared_ptr<std::mutex> Store::blob_turn(const std::string& digest) {
+  return turn("blob " + digest);
+}
+
+std::shared_ptr<std::mutex> Store::turn(const std::string& name) {
   const std::lock_guard lock(mutex_);
-  std::erase_if(layer_turns_, [](const auto& turn) { return turn.second.expired(); });
-  std::weak_ptr<std::mutex>& known = layer_turns_[diff_id];
+  std::erase_if(turns_, [](const auto& turn) { return turn.second.expired(); });
+  std::weak_ptr<std::mutex>& known = turns_[name];
   std::shared_ptr<std::mutex> turn = known.lock();
   if (!turn) known = turn = std::make_shared<std::mutex>();
   return turn;

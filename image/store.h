@@ -153,6 +153,8 @@ class Store {
       const std::function<base::Result<>(std::string_view)>& seen = {});
   /// InvalidArgument if bytes are missing, or if it is not what was announced; then it is dropped.
   base::Result<> finish_partial(PartialBlob content);
+  /// Drops what is there of a blob that nobody writes now.
+  void drop_partial(const std::string& digest);
   bool has(const std::string& digest) const;
   /// Bytes of a blob; NotFound if it is not here.
   base::Result<uint64_t> size_of(const std::string& digest) const;
@@ -160,6 +162,8 @@ class Store {
   base::Result<std::vector<std::string>> blobs(const std::string& prefix) const;
   /// Takes a damaged blob out of the way, without destroying it; where it is now.
   base::Result<std::string> set_aside(const std::string& digest);
+  /// Deletes what was set aside of digests that are whole again, as `is_whole` says.
+  base::Result<> drop_damaged(const std::function<bool(const std::string& digest)>& is_whole);
   /// Opens a blob; NotFound if it is not here.
   base::Result<base::UniqueFd> open_blob(const std::string& digest) const;
   /// A whole JSON blob of at most `bytes_max` bytes, verified against its digest.
@@ -167,6 +171,9 @@ class Store {
 
   /// One thread at a time makes a layer: hold this while looking for its disk and making it.
   std::shared_ptr<std::mutex> layer_turn(const std::string& diff_id);
+  /// The same for whoever fetches a blob. Never the layer's turn, which is taken under it: a layer
+  /// that is not compressed has one digest for both.
+  std::shared_ptr<std::mutex> blob_turn(const std::string& digest);
   base::Result<Ingest> begin_layer(const Lease& lease) const;
   /// Makes it the disk of `diff_id`, for good.
   base::Result<> commit_layer(Ingest layer, const std::string& diff_id);
@@ -186,6 +193,7 @@ class Store {
   friend class PartialBlob;
   Store(std::string root, base::UniqueFd lock) : root_(std::move(root)), lock_(std::move(lock)) {}
   base::Result<> drop_torn_layers();
+  std::shared_ptr<std::mutex> turn(const std::string& name);
   void settle_later(std::string path);
   void settle_layers();
   base::Result<> prepare();
@@ -228,7 +236,7 @@ class Store {
   int collecting_ = 0;                 ///< How many ask.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::set<std::string> partials_open_;
-  std::map<std::string, std::weak_ptr<std::mutex>> layer_turns_;
+  std::map<std::string, std::weak_ptr<std::mutex>> turns_;
 };
 
 }  // namespace image

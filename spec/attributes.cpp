@@ -89,7 +89,7 @@ constexpr std::array table = {
     note("services.*.build.sbom", "images are made without attestations"),
     reject("services.*.build.isolation", "every build runs in a machine of its own; remove it"),
     ok("services.*.pull_policy", text, replace, readers::pull_policy),
-    later("services.*.pull_refresh_after", "load newer images with 'container image load'"),
+    later("services.*.pull_refresh_after", "run `container up --pull always` as often as you like"),
     ok("services.*.platform", text, replace, readers::platform),
     later("services.*.runtime", "remove it: every container gets a VM"),
     ok("services.*.command", text | list | null, replace, readers::command),

@@ -343,9 +343,24 @@ class Load {
       read_env_files(draft);
       if (draft.build && draft.service.image.empty())
         draft.service.image = fmt::format("{}-{}", stack_.name, draft.name);
+      check_pull_policy(draft);
       if (draft.build) stack_.builds[draft.name] = std::move(*draft.build);
       stack_.services[draft.name] = draft.service;
     }
+  }
+
+  void check_pull_policy(const ServiceDraft& draft) {
+    if (!draft.pull_policy) return;
+    pull_policies_[draft.name] = *draft.pull_policy;
+    const Node* node = draft.node->find("pull_policy");
+    const Place place = node == nullptr ? draft.node->key_place : node->place;
+    const std::string address = fmt::format("services.{}.pull_policy", draft.name);
+    if (*draft.pull_policy == PullPolicy::Build && !draft.build)
+      reporter_.error(place, address, "there is nothing to build",
+                      "add a 'build' section, or use 'missing'");
+    if (*draft.pull_policy == PullPolicy::Always && draft.build)
+      reporter_.error(place, address, "an image that is built here is looked for in no registry",
+                      "use 'build', or remove one of both");
   }
 
   /// `deploy` is an older way to say the same; two different answers are a mistake.
@@ -418,6 +433,7 @@ class Load {
     if (!failed) {
       for (ServiceDraft& draft : drafts_) stack_.services[draft.name] = std::move(draft.service);
       loaded.stack = std::move(stack_);
+      loaded.pull_policies = std::move(pull_policies_);
     }
     return loaded;
   }
@@ -435,6 +451,7 @@ class Load {
   bool name_is_valid_ = true;
   std::set<std::string> with_image_;  ///< Services that have written one, be it wrong.
   std::vector<ServiceDraft> drafts_;
+  std::map<std::string, PullPolicy> pull_policies_;
 };
 
 constexpr std::array<std::string_view, 7> file_names = {

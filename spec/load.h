@@ -17,6 +17,7 @@
 
 #include "base/result.h"
 #include "spec/diagnostic.h"
+#include "spec/pull_policy.h"
 #include "spec/stack.h"
 
 namespace spec {
@@ -38,6 +39,9 @@ struct LoadOptions {
 struct Loaded {
   std::optional<Stack> stack;           ///< Absent if any diagnostic is an error.
   std::vector<Diagnostic> diagnostics;  ///< Sorted by file and position.
+  /// Of the services that say one. Beside them, not in them: whoever brings images needs it, and no
+  /// container is another for it.
+  std::map<std::string, PullPolicy> pull_policies;
 };
 
 Loaded load(const LoadOptions& options);

@@ -3,8 +3,10 @@
 #include <set>
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "spec/json.h"
 
 namespace {
 
@@ -41,6 +43,37 @@ spec::Stack stack_of(const Loaded& loaded) {
 }
 
 }  // namespace
+
+TEST_CASE("pull policies are beside the services, and make none of them differ") {
+  const auto with = [](const std::string& policy) {
+    return load_one("services:\n  a:\n    image: x\n" + policy);
+  };
+  const Loaded loaded = with("    pull_policy: always\n");
+
+  CHECK(loaded.pull_policies ==
+        std::map<std::string, spec::PullPolicy>{{"a", spec::PullPolicy::Always}});
+  CHECK(spec::to_json(stack_of(loaded)) == spec::to_json(stack_of(with(""))));
+  CHECK(with("").pull_policies.empty());
+  CHECK(with("    pull_policy: if_not_present\n").pull_policies.at("a") ==
+        spec::PullPolicy::Missing);
+  CHECK(with("    pull_policy: never\n").pull_policies.at("a") == spec::PullPolicy::Never);
+  CHECK(with("    build: .\n    pull_policy: build\n").pull_policies.at("a") ==
+        spec::PullPolicy::Build);
+}
+
+TEST_CASE("a pull policy that cannot be followed is refused") {
+  const auto errors = [](const std::string& lines) {
+    return errors_of(load_one("services:\n  a:\n    image: x\n    pull_policy: " + lines));
+  };
+
+  CHECK(errors("daily\n") ==
+        "4:18 services.a.pull_policy: 'daily' is not supported by this version\n");
+  CHECK(errors("every_12h\n") ==
+        "4:18 services.a.pull_policy: 'every_12h' is not supported by this version\n");
+  CHECK(errors("build\n") == "4:18 services.a.pull_policy: there is nothing to build\n");
+  CHECK(errors("always\n    build: .\n") ==
+        "4:18 services.a.pull_policy: an image that is built here is looked for in no registry\n");
+}
 
 TEST_CASE("the hello example is read as it is meant") {
   const std::string path = CONTAINER_SOURCE_DIR "/examples/stacks/hello/compose.yaml";

@@ -372,12 +372,25 @@ void boot(Reading& reading, const Node& node) {
   reading.service().boot = one_of<BootMode>(reading, node).value_or(BootMode::Clone);
 }
 
-/// There is no registry in this version: what says "do not pull" is as it is, the rest cannot be.
 void pull_policy(Reading& reading, const Node& node) {
-  for (const std::string_view known : {"never", "missing", "if_not_present"})
-    if (node.text == known) return;
-  reading.error(node, fmt::format("'{}' is not supported by this version", node.text),
-                "images are loaded beforehand; use 'missing' or 'never'");
+  constexpr std::pair<std::string_view, PullPolicy> known[] = {
+      {"missing", PullPolicy::Missing}, {"if_not_present", PullPolicy::Missing},
+      {"always", PullPolicy::Always},   {"never", PullPolicy::Never},
+      {"build", PullPolicy::Build},
+  };
+  for (const auto& [name, policy] : known)
+    if (node.text == name) {
+      reading.draft->pull_policy = policy;
+      return;
+    }
+  const std::string_view text = node.text;
+  if (text == "refresh" || text == "daily" || text == "weekly" || text.starts_with("every_"))
+    reading.error(node, fmt::format("'{}' is not supported by this version", text),
+                  "nobody notes when a registry was last asked; use 'missing', and run "
+                  "`container up --pull always` as often as you like");
+  else
+    reading.error(node, fmt::format("'{}' is not known here", text),
+                  "use one of missing, always, never, build");
 }
 
 }  // namespace spec::readers

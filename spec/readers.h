@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "spec/node.h"
+#include "spec/pull_policy.h"
 #include "spec/reporter.h"
 #include "spec/stack.h"
 
@@ -38,6 +39,7 @@ struct ServiceDraft {
   Service service;
   bool has_image = false;  ///< Something is written as image or build, be it wrong.
   std::optional<Build> build;
+  std::optional<PullPolicy> pull_policy;
   std::vector<EnvFile> env_files;
   std::vector<Place> port_places;          ///< One per port.
   std::vector<Place> mount_places;         ///< One per mount.

@@ -56,7 +56,7 @@ GOOD_SERVICE = [
     {"tmpfs": "/run"}, {"tmpfs": ["/run:size=1m", "/tmp"]}, {"read_only": "on"},
     {"depends_on": ["other"]}, {"depends_on": {"other": None}},
     {"depends_on": {"other": {"condition": "service_started", "required": False}}},
-    {"pull_policy": "never"}, {"platform": "linux/amd64"}, {"working_dir": "/srv"},
+    {"pull_policy": "never"}, {"pull_policy": "always"}, {"platform": "linux/amd64"}, {"working_dir": "/srv"},
     {"x-boot": "cold"}, {"x-mine": {"a": [1, {}]}}, {"user": "1000:1000"},
     {"ports": [{"target": 80, "mode": "host", "name": "http"}]}, {"ports!reset": True},
     {"deploy": {"placement": {"constraints": ["a"]}}},
@@ -88,7 +88,7 @@ BAD_SERVICE = [
     {"volumes": [{"type": "bind", "source": ".", "target": "/a", "bind": {"propagation": "shared"}}]},
     {"tmpfs": {"a": 1}}, {"read_only": "maybe"}, {"depends_on": "other"},
     {"depends_on": {"other": {"condition": "service_well"}}}, {"depends_on": {"other": {}}},
-    {"depends_on": {"other": []}}, {"pull_policy": "sometimes"}, {"x-boot": "warm"},
+    {"depends_on": {"other": []}}, {"pull_policy": "sometimes"}, {"pull_policy": "daily"}, {"x-boot": "warm"},
     {"profiles": ["a"]}, {"pid": "host"}, {"secrets": ["a"]}, {"privileged": []},
     {"env_file": [{"required": False}]}, {"env_file": {"path": "a"}}, {"env_file": [5]},
 ]

@@ -358,7 +358,12 @@ Result<> BlobStream::open_first() {
   Ask ask{.path = "blobs/" + blob_.digest, .expected = {416}};
   const bool ranged = ranges_ && (at_ > 0 || part.end < blob_.size);
   if (ranged) ask.headers.push_back(fmt::format("Range: bytes={}-{}", part.begin, part.end - 1));
-  Answer answer = TRY(repository_.send(ask));
+  Result<Answer> sent = repository_.send(ask);
+  if (!sent) {
+    failures_ = limits::attempts_max;  // it has tried that often itself
+    return tl::unexpected<base::Error>(std::move(sent.error()));
+  }
+  Answer answer = std::move(*sent);
   if (ranged && answer.head.status == 206) {
     TRY(check_range(answer.head, part));
   } else if (answer.head.status == 200) {

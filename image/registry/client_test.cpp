@@ -446,6 +446,17 @@ TEST_CASE("a blob goes on where the connection broke") {
   CHECK(seen[1].header("range") == "bytes=200000-599999");
 }
 
+TEST_CASE("a registry that gives nothing is asked for a blob no more often than the limit says") {
+  std::atomic<int> asked{0};
+  Desk desk([&](const Seen&, const Wire& wire) {
+    ++asked;
+    wire.answer(503, "", "Retry-After: 0\r\n");
+  });
+
+  CHECK(desk.blob("content").find("again and again") != std::string::npos);
+  CHECK(asked == limits::attempts_max);
+}
+
 TEST_CASE("a blob is taken up at an offset, also from a server that knows no ranges") {
   const std::string content = pattern(300'000);
   Desk ranges([&](const Seen& seen, const Wire& wire) { answer_range(seen, wire, content); });

@@ -89,7 +89,8 @@ class Cancel {
 class HttpExchange {
  public:
   virtual ~HttpExchange() = default;
-  /// Blocks until the answer's head is there.
+  /// Blocks until the answer's head is there. A connection that broke behind the head is read()'s
+  /// to tell, after what came.
   virtual base::Result<HttpHead> head() = 0;
   /// Blocks until there are bytes of the body; 0 at its end, which is reached only if it was whole.
   virtual base::Result<size_t> read(std::span<char> buffer) = 0;

@@ -40,6 +40,15 @@ bool is_layer(const std::string& type) {
          type.starts_with("application/vnd.docker.image.rootfs.");
 }
 
+bool is_list_type(const std::string& type) {
+  return type.ends_with(".image.index.v1+json") || type.ends_with(".manifest.list.v2+json");
+}
+
+bool is_manifest(const std::string& type) {
+  return is_list_type(type) || type.ends_with(".image.manifest.v1+json") ||
+         type.ends_with(".distribution.manifest.v2+json");
+}
+
 Platform platform_of(const json& said) {
   Platform platform{.os = base::json_string_or(said, "os", ""),
                     .architecture = base::json_string_or(said, "architecture", ""),
@@ -93,7 +102,15 @@ class Puller {
         workers_(access.downloads_max),
         slots_(access.downloads_max) {}
 
-  /// Everything that `first` leads to, as far as it is asked for.
+  /// One manifest or blob.
+  Result<> fetch_one(const Descriptor& descriptor) {
+    if (!is_manifest(descriptor.media_type)) return fetch({.blob = descriptor, .diff_id = {}});
+    TRY(lease_.keep(descriptor.digest));
+    (void)TRY(fetch_document(descriptor));
+    return {};
+  }
+
+  /// Everything that the reference leads to, as far as it is asked for.
   Result<Descriptor> run(const Reference& reference, const std::string& tag_or_digest) {
     Descriptor root = TRY(fetch_root(tag_or_digest));
     shown_ = reference.display();
@@ -123,6 +140,7 @@ class Puller {
   Result<> run_jobs(const std::vector<BlobJob>& jobs);
   Result<> fetch(const BlobJob& job);
   Result<> fetch_from(Repository& repository, const BlobJob& job);
+  Result<> fetch_once(Repository& repository, const BlobJob& job, bool& resumed);
 
   Store& store_;
   Lease& lease_;
@@ -149,17 +167,13 @@ Result<> Puller::check_type(const json& document, const std::string& announced) 
     return fail(ErrorCode::InvalidArgument, "a manifest that is sent as '{}' says it is '{}'",
                 base::escape_controls(announced), base::escape_controls(said));
   const std::string& type = said.empty() ? announced : said;
-  const bool is_list =
-      type.ends_with(".image.index.v1+json") || type.ends_with(".manifest.list.v2+json");
-  const bool is_manifest =
-      type.ends_with(".image.manifest.v1+json") || type.ends_with(".distribution.manifest.v2+json");
-  if (!is_list && !is_manifest)
+  if (!is_manifest(type))
     return fail(ErrorCode::Unsupported,
                 "a manifest of type '{}', which is neither OCI's nor Docker's schema 2",
                 base::escape_controls(type));
   if (document.contains("manifests") && document.contains("layers"))
     return fail(ErrorCode::InvalidArgument, "a manifest is also an index: it says two things");
-  if (is_list != is_index(document))
+  if (is_list_type(type) != is_index(document))
     return fail(ErrorCode::InvalidArgument, "a manifest of type '{}' is of another form",
                 base::escape_controls(type));
   return {};
@@ -335,9 +349,7 @@ Result<> Puller::run_jobs(const std::vector<BlobJob>& jobs) {
 Result<> Puller::fetch(const BlobJob& job) {
   TRY(lease_.keep(job.blob.digest));
   // Whoever pulls the same blob at the same time waits for the one who began.
-  // Not the layer's own turn, which is taken under it: a layer that is not compressed has one
-  // digest for both.
-  const std::shared_ptr<std::mutex> turn = store_.layer_turn("blob " + job.blob.digest);
+  const std::shared_ptr<std::mutex> turn = store_.blob_turn(job.blob.digest);
   const std::lock_guard only_one(*turn);
   if (store_.has(job.blob.digest)) {
     if (const uint64_t size = TRY(store_.size_of(job.blob.digest)); size != job.blob.size)
@@ -359,6 +371,15 @@ Result<> Puller::fetch(const BlobJob& job) {
 }
 
 Result<> Puller::fetch_from(Repository& repository, const BlobJob& job) {
+  bool resumed = false;
+  Result<> fetched = fetch_once(repository, job, resumed);
+  // What an earlier pull left may be damaged since. Then it is of no use, and no reason to fail.
+  if (fetched || !resumed || fetched.error().code() != ErrorCode::InvalidArgument) return fetched;
+  store_.drop_partial(job.blob.digest);
+  return fetch_once(repository, job, resumed);
+}
+
+Result<> Puller::fetch_once(Repository& repository, const BlobJob& job, bool& resumed) {
   std::unique_ptr<LayerStream> layer;
   if (!job.diff_id.empty()) layer = TRY(LayerStream::begin(store_, lease_, job.diff_id));
   uint64_t counted = 0;
@@ -369,7 +390,10 @@ Result<> Puller::fetch_from(Repository& repository, const BlobJob& job) {
     return {};
   };
   const auto whole = [&]() -> Result<> {
-    PartialBlob partial = TRY(store_.begin_partial(lease_, job.blob, take));
+    PartialBlob partial = TRY(store_.begin_partial(lease_, job.blob, [&](std::string_view bytes) {
+      resumed = true;
+      return take(bytes);
+    }));
     BlobStream stream(repository, job.blob, partial.size(), slots_);
     std::vector<char> buffer(piece_bytes);
     while (const size_t count = TRY(stream.read(buffer))) {
@@ -414,8 +438,26 @@ Result<Pulled> pull(Store& store, HttpClient& http, const Access& access,
   Pulled pulled{.reference = full, .digest = root->digest, .former_digest = {}};
   if (former != tags.end() && former->second.digest != root->digest)
     pulled.former_digest = former->second.digest;
-  TRY(store.tag({{full, *root}}));
+  if (request.keeper != nullptr)
+    TRY(request.keeper->keep(root->digest));
+  else
+    TRY(store.tag({{full, *root}}));
   return pulled;
+}
+
+Result<> pull_blob(Store& store, HttpClient& http, const Access& access,
+                   const std::string& reference, const Descriptor& blob, Cancel& cancel) {
+  const Reference parsed = TRY(parse_reference(reference));
+  const std::unique_ptr<Sources> sources = TRY(Sources::open(http, access, parsed, cancel));
+  Lease lease = TRY(store.lease("pull " + parsed.full()));
+  PullRequest request;
+  request.reference = reference;
+  const TransferObserver nobody;
+  ProgressCounter progress(nobody);
+  const Result<> fetched =
+      Puller(store, lease, *sources, access, request, progress, cancel).fetch_one(blob);
+  if (!fetched && may_resume(fetched.error())) lease.leave();
+  return fetched;
 }
 
 Result<std::string> remote_digest(HttpClient& http, const Access& access,

@@ -24,6 +24,8 @@ struct PullRequest {
   std::optional<Platform> platform;  ///< Only this one; absent: all that the image has.
   Platform own;        ///< This machine's: its layers become disks where no platform is named.
   std::string digest;  ///< If set, what the reference must lead to.
+  /// If set, this keeps what comes, and no name of the store leads to it.
+  Lease* keeper = nullptr;
 };
 
 struct TransferProgress {
@@ -44,6 +46,10 @@ struct Pulled {
 base::Result<Pulled> pull(Store& store, HttpClient& http, const Access& access,
                           const PullRequest& request, const TransferObserver& observer,
                           Cancel& cancel);
+
+/// One manifest or blob of the image, which the store has lost. It stays if something leads to it.
+base::Result<> pull_blob(Store& store, HttpClient& http, const Access& access,
+                         const std::string& reference, const Descriptor& blob, Cancel& cancel);
 
 /// What `reference` leads to at its registry now. Fetches no content.
 base::Result<std::string> remote_digest(HttpClient& http, const Access& access,

@@ -132,6 +132,23 @@ TEST_CASE("a pull that was given up is gone on with after a restart, from what w
   CHECK_FALSE(base::path_exists(desk.partial_path()));
 }
 
+TEST_CASE("what is there of a blob and is damaged is fetched again, and fails nobody's pull") {
+  Desk desk;
+  {
+    image::Lease lease = desk.store->lease("pull " + desk.reference()).value();
+    const image::Descriptor blob{
+        .media_type = {}, .digest = desk.layer_digest(), .size = desk.layer().size()};
+    image::PartialBlob partial = desk.store->begin_partial(lease, blob).value();
+    REQUIRE(partial.append(std::string(300'000, '?')));
+    lease.leave();
+  }
+
+  REQUIRE(desk.pull());
+
+  CHECK(desk.ranges.back().empty());
+  CHECK(desk.store->size_of(desk.layer_digest()).value() == desk.layer().size());
+}
+
 TEST_CASE("a part that is longer than the blob is no part of it") {
   Desk desk;
   {
@@ -145,6 +162,40 @@ TEST_CASE("a part that is longer than the blob is no part of it") {
   REQUIRE(desk.pull());
 
   CHECK(desk.ranges == std::vector<std::string>{""});
+}
+
+TEST_CASE("a blob or manifest that the store lost is fetched by itself") {
+  Desk desk;
+  REQUIRE(desk.pull());
+  const image::Descriptor layer{.media_type = "application/vnd.oci.image.layer.v1.tar",
+                                .digest = desk.layer_digest(),
+                                .size = desk.layer().size()};
+  const std::string text = desk.image.manifest_text();
+  const image::Descriptor manifest{.media_type = image::manifest_media_type,
+                                   .digest = image::digest_of(text),
+                                   .size = text.size()};
+  Cancel cancel;
+  for (const image::Descriptor& lost : {layer, manifest}) {
+    REQUIRE(desk.store->set_aside(lost.digest));
+    const Result<> fetched = pull_blob(*desk.store, *desk.http, {}, desk.reference(), lost, cancel);
+    REQUIRE_MESSAGE(fetched, fetched.error().to_string());
+    CHECK(desk.store->size_of(lost.digest).value() == lost.size);
+  }
+}
+
+TEST_CASE("what somebody keeps stays without a name") {
+  Desk desk;
+  {
+    image::Lease keeper = desk.store->lease();
+    Cancel cancel;
+    const Result<Pulled> pulled =
+        image::registry::pull(*desk.store, *desk.http, {},
+                              {.reference = desk.reference(), .keeper = &keeper}, {}, cancel);
+    REQUIRE(pulled);
+    CHECK(desk.store->has(desk.layer_digest()));
+    CHECK(desk.store->tags().empty());
+  }
+  CHECK_FALSE(desk.store->has(desk.layer_digest()));
 }
 
 }  // namespace

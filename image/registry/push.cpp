@@ -348,13 +348,18 @@ Result<Pushed> push(Store& store, HttpClient& http, const Access& access,
   const Reference reference = TRY(parse_reference(request.reference));
   const std::string full = reference.full();
   Lease lease = store.lease();
-  const auto tags = store.tags();
-  const auto found = tags.find(full);
-  if (found == tags.end())
-    return fail(ErrorCode::NotFound,
-                "image not found: {}; give it this name first with: container image tag",
-                base::escape_controls(request.reference));
-  Descriptor root = found->second;
+  Descriptor root;
+  if (request.root) {
+    root = *request.root;
+  } else {
+    const auto tags = store.tags();
+    const auto found = tags.find(full);
+    if (found == tags.end())
+      return fail(ErrorCode::NotFound,
+                  "image not found: {}; give it this name first with: container image tag",
+                  base::escape_controls(request.reference));
+    root = found->second;
+  }
   if (request.platform) root = TRY(choose_variant(store, full, root, *request.platform)).descriptor;
   std::vector<Endpoint> endpoints = TRY(endpoints_of(reference.domain, access, true));
   Repository repository(http, access, std::move(endpoints.back()), reference.path, cancel);

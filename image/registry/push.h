@@ -19,6 +19,7 @@ namespace image::registry {
 struct PushRequest {
   std::string reference;
   std::optional<Platform> platform;  ///< Only its manifest, under the tag; absent: all of it.
+  std::optional<Descriptor> root;    ///< What to send; absent: what the store has by that name.
 };
 
 struct Pushed {

@@ -180,11 +180,6 @@ class Build(SystemTest):
         wait_until(lambda: "another page" in self.system.output("logs", "shop-web-1"), "the other")
         self.system.run("down", "-p", "shop", cwd=self.context)
 
-    def test_asking_a_registry_for_newer_images_is_refused_and_says_what_to_do(self):
-        done = self.build(f"FROM {IMAGE}\n", "--pull", check=False)
-        self.assert_exit(done, 1)
-        self.assertIn("container image pull", done.stderr)
-
     def test_the_builder_and_its_cache(self):
         self.assertEqual(self.system.output("builder", "status"), "builder is not running\n")
         self.system.run("builder", "start", "--cpus", "1", "--memory", "512m")

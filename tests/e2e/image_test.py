@@ -242,9 +242,12 @@ class Images(SystemTest):
             file.write(b"damage")
         damaged = self.system.run("image", "fsck", check=False)
         self.assert_exit(damaged, 1)
-        self.assertIn(f"sha256:{layer.name} of image '{IMAGE}' is gone; bring", damaged.stdout)
+        self.assertIn(f"sha256:{layer.name} of image '{IMAGE}' is gone, and cannot be fetched "
+                      "again (", damaged.stdout)
         self.system.run("image", "load", "-i", system.image_archive())
+        self.assertEqual([path.name[:64] for path in (held / "damaged").iterdir()], [layer.name])
         self.assert_exit(self.system.run("image", "fsck"), 0)
+        self.assertEqual(list((held / "damaged").iterdir()), [])
 
     def store(self, part):
         return sorted(path.name for path in (self.system.app_root / "images" / part).iterdir())

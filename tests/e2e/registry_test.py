@@ -86,6 +86,19 @@ class Case(unittest.TestCase):
             self.assertEqual(sorted(path.name for path in (images / folder).glob("*")), [], folder)
         self.assertEqual(self.ours.output("image", "ls", "-q"), "")
 
+    def assert_secret_is_only_in(self, file):
+        self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+        import base64
+        secrets = [PASSWORD.encode(), base64.b64encode(f"{USER}:{PASSWORD}".encode())]
+        for root, _, names in os.walk(self.ours.folder):
+            for name in names:
+                path = pathlib.Path(root) / name
+                # Machines' disks and memory are sparse files of up to a tebibyte.
+                if path == file or not path.is_file() or path.stat().st_size > 64 << 20:
+                    continue
+                content = path.read_bytes()
+                self.assertFalse(any(secret in content for secret in secrets), path)
+
     def configure(self, text):
         folder = self.ours.home / ".config/container"
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,19 +209,6 @@ class RealRegistries(Case):
         self.refused("image", "pull", name)
         self.assertEqual(self.ours.output("registry", "ls", "-q"), "")
 
-    def assert_secret_is_only_in(self, file):
-        self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
-        import base64
-        secrets = [PASSWORD.encode(), base64.b64encode(f"{USER}:{PASSWORD}".encode())]
-        for root, _, names in os.walk(self.ours.folder):
-            for name in names:
-                path = pathlib.Path(root) / name
-                # Machines' disks and memory are sparse files of up to a tebibyte.
-                if path == file or not path.is_file() or path.stat().st_size > 64 << 20:
-                    continue
-                content = path.read_bytes()
-                self.assertFalse(any(secret in content for secret in secrets), path)
-
     def test_a_token_service_docker_configuration_and_a_credential_helper(self):
         tokens = self.open(TokenService(self.folder / "tokens"))
         registry = self.registry(auth=tokens)
@@ -273,6 +273,135 @@ class RealRegistries(Case):
         self.configure(f'[registry.hosts."{registry.host}"]\nmirrors = ["http://{mirror.host}"]\n')
         self.ours.run("image", "pull", f"{registry.host}/team/hello:1")
         self.assertIn("manifests/1", mirror.log())
+
+
+class BuildsAndRepairs(Case):
+    def build(self, dockerfile, *words, ours=None, **options):
+        folder = self.folder / "context"
+        folder.mkdir(exist_ok=True)
+        (folder / "Dockerfile").write_text(dockerfile)
+        (folder / "page").write_text("page")
+        return (ours or self.ours).run("build", "--progress", "plain", "-t", "localhost/made:1",
+                                       *words, folder, **options)
+
+    def test_images_of_a_build_are_pulled_with_the_commands_login(self):
+        registry = self.registry(auth="htpasswd")
+        base, other = (f"{registry.host}/team/{name}:1" for name in ("base", "other"))
+        login = ("registry", "login", registry.host, "-u", USER, "--password-stdin")
+        self.ours.run(*login, input=PASSWORD + "\n")
+        for name in (base, other):
+            self.load(name)
+            self.ours.run("image", "push", name)
+        self.ours.run("image", "rm", base, other)
+        self.ours.run("registry", "logout", registry.host)
+        text = f"FROM {base}\nCOPY --from={other} /bin/sh /other\nCOPY page /\n"
+        refused = self.build(text, check=False)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("container registry login", refused.stderr)
+        self.assertIn("Dockerfile:1:1", refused.stderr)
+        self.ours.run(*login, input=PASSWORD + "\n")
+        told = self.build(text).stderr
+        for name in (base, other):
+            self.assertRegex(told, rf"#\d+ \d+\.\d+ pulled {name} \(sha256:")
+        file = self.ours.home / ".config/container/auth.json"
+        # Neither the daemon nor what it stores has the password.
+        self.assert_secret_is_only_in(file)
+        # What is here is not asked for again, and needs no login.
+        self.ours.run("registry", "logout", registry.host)
+        asked = registry.log().count("manifests/1")
+        self.assertNotIn("pulled", self.build(text).stderr)
+        self.assertEqual(registry.log().count("manifests/1"), asked)
+        self.assertIn("container registry login", self.build(text, "--pull", check=False).stderr)
+
+    def test_pull_asks_for_what_is_newer(self):
+        registry = self.registry()
+        name = f"{registry.host}/team/base:1"
+        self.load(name)
+        self.ours.run("image", "push", name)
+        first = self.digest_here(name)
+        self.ours.run("image", "tag", name, "localhost/old:1")
+        self.build(f"FROM {name}\nLABEL newer=yes\n", "-t", name)
+        self.ours.run("image", "push", name)
+        self.ours.run("image", "tag", "localhost/old:1", name)
+        self.build(f"FROM {name}\nCOPY page /\n")
+        self.assertEqual(self.digest_here(name), first)
+        self.build(f"FROM {name}\nCOPY page /\n", "--pull")
+        self.assertNotEqual(self.digest_here(name), first)
+        made = self.ours.json("image", "inspect", "localhost/made:1")
+        self.assertIn("newer", json.dumps(made))
+
+    def test_the_default_registry_is_where_bare_names_come_from(self):
+        registry = self.registry()
+        self.load(f"{registry.host}/hello:1")
+        self.ours.run("image", "push", f"{registry.host}/hello:1")
+        self.ours.run("image", "rm", f"{registry.host}/hello:1")
+        self.ours.run("registry", "default", "set", registry.host)
+        self.assertIn(f"pulled {registry.host}/hello:1", self.build("FROM hello:1\n").stderr)
+
+    def test_a_cache_goes_to_a_registry_and_comes_from_there_on_another_system(self):
+        registry = self.registry()
+        place = f"type=registry,ref={registry.host}/team/cache:1"
+        text = "FROM scratch\nCOPY page /\nWORKDIR /x\n"
+        first = self.build(text, "--cache-from", place, "--cache-to", place)
+        self.assertIn("is not used", first.stderr)  # there is none yet
+        self.assertRegex(first.stderr, r"pushed sha256:[0-9a-f]{64}: 3 blobs sent")
+        self.assertIn(b"build-cache", registry.fetch("team/cache/manifests/1"))
+        other = self.open(system.System())
+        other.start(image=False)
+        told = self.build(text, "--cache-from", place, ours=other).stderr
+        self.assertEqual(told.count("CACHED"), 2, told)
+        for ours in (self.ours, other):
+            self.assertEqual(ours.output("image", "ls", "-q"), "localhost/made:1\n")
+        registry.close()
+        lost = self.build(text, "--cache-to", place, check=False)
+        self.assertNotEqual(lost.returncode, 0)
+        self.assertIn("the image is built, but its cache is not at", lost.stderr)
+
+    def test_a_stack_says_when_its_images_are_pulled(self):
+        registry = self.registry()
+        name = f"{registry.host}/team/hello:1"
+        self.load(name)
+        self.ours.run("image", "push", name)
+        self.ours.run("image", "rm", name)
+        stack = self.folder / "compose.yaml"
+
+        def up(policy, *words, **options):
+            stack.write_text(f"name: s\nservices:\n  web:\n    image: {name}\n"
+                             f"    network_mode: none\n    pull_policy: {policy}\n")
+            before = registry.log().count("manifests/1")
+            done = self.ours.run("up", "-d", "--no-start", "-f", stack, *words, **options)
+            return done, registry.log().count("manifests/1") - before
+        done, asked = up("never", check=False)
+        self.assertIn("is not in the image store", done.stderr)
+        self.assertEqual((done.returncode, asked), (1, 0))
+        self.assertGreater(up("missing")[1], 0)
+        self.assertEqual(up("missing")[1], 0)
+        made = self.ours.output("ls", "-a", "-q")
+        self.assertGreater(up("always")[1], 0)
+        self.assertEqual(up("always", "--pull", "missing")[1], 0)
+        self.assertEqual(up("never")[1], 0)
+        self.assertEqual(self.ours.output("ls", "-a", "-q"), made)  # none was made again
+        self.ours.run("down", "-f", stack)
+
+    def test_fsck_fetches_what_is_damaged_and_says_when_it_cannot(self):
+        registry = self.registry()
+        name = f"{registry.host}/team/hello:1"
+        self.load(name)
+        self.ours.run("image", "push", name)
+        images = self.ours.app_root / "images"
+        blobs = sorted((images / "blobs/sha256").iterdir())
+        for blob in blobs:
+            blob.chmod(0o644)
+            with open(blob, "r+b") as file:
+                file.write(b"damage")
+        repaired = self.ours.run("image", "fsck").stdout
+        self.assertEqual(repaired.count("was damaged and is fetched again"), 3, repaired)
+        for blob in blobs:
+            self.assertEqual(digest(blob.read_bytes()), f"sha256:{blob.name}")
+        self.assertEqual(list((images / "damaged").iterdir()), [])
+        registry.close()
+        blobs[0].unlink()
+        self.assertIn("cannot be fetched again", self.ours.run("image", "fsck", check=False).stdout)
 
 
 class HostileRegistries(Case):

@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return base::Result<size_t>(count);
   });
   if (loaded && loaded->references.empty()) std::abort();
-  const auto report = system.images->check();
+  const auto report = image::check_store(system.images->store());
   if (!report || !report->repaired.empty() || !report->problems.empty()) std::abort();
   if (!system.images->prune(true)) std::abort();
   for (const char* part : {"blobs/sha256", "layers/sha256", "ingest", "partial", "leases"})
