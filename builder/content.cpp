@@ -10,8 +10,8 @@
 #include "base/limits.h"
 #include "base/sha256.h"
 #include "base/text.h"
-#include "builder/byte_pipe.h"
 #include "builder/root_tree.h"
+#include "image/byte_pipe.h"
 #include "image/decompress.h"
 #include "image/layer.h"
 #include "image/new_layer.h"
@@ -23,7 +23,6 @@ using base::ErrorCode;
 using base::Result;
 using nlohmann::json;
 
-constexpr size_t pipe_bytes = 1u << 20;
 constexpr const char* index_media_type = "application/vnd.oci.image.index.v1+json";
 
 json to_json(const image::Descriptor& descriptor) {
@@ -88,7 +87,7 @@ Result<bool> Content::has(const LayerRef& layer) {
 }
 
 Result<LayerRef> Content::add_layer(const Produce& produce) {
-  BytePipe pipe(pipe_bytes);
+  image::BytePipe pipe;
   Result<image::NewLayer> stored =
       base::fail(ErrorCode::Internal, "the layer's writer has not run");
   std::thread writer([&] {

@@ -54,18 +54,6 @@ Result<UniqueFd> open_beneath(int root, const std::string& path, uint64_t flags)
   }
 }
 
-NodeType type_of(mode_t mode) {
-  switch (mode & S_IFMT) {
-    case S_IFDIR: return NodeType::Directory;
-    case S_IFLNK: return NodeType::Symlink;
-    case S_IFCHR: return NodeType::CharacterDevice;
-    case S_IFBLK: return NodeType::BlockDevice;
-    case S_IFIFO: return NodeType::Fifo;
-    case S_IFSOCK: return NodeType::Socket;
-    default: return NodeType::File;
-  }
-}
-
 FileIdentity identity_of(const struct stat& status) {
   const auto ns = [](const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; };
   return {.device = status.st_dev,

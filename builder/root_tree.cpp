@@ -9,18 +9,6 @@ namespace {
 
 using base::Result;
 
-NodeType type_of(uint32_t mode) {
-  switch (mode & S_IFMT) {
-    case S_IFDIR: return NodeType::Directory;
-    case S_IFLNK: return NodeType::Symlink;
-    case S_IFCHR: return NodeType::CharacterDevice;
-    case S_IFBLK: return NodeType::BlockDevice;
-    case S_IFIFO: return NodeType::Fifo;
-    case S_IFSOCK: return NodeType::Socket;
-    default: return NodeType::File;
-  }
-}
-
 Node node_of(image::RootNode&& from) {
   return {.type = type_of(from.mode),
           .mode = from.mode & 07777,

@@ -15,9 +15,9 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "builder/build_limits.h"
-#include "builder/byte_pipe.h"
 #include "builder/stage_run.h"
 #include "builder/tar_tree.h"
+#include "image/byte_pipe.h"
 
 namespace builder {
 namespace {
@@ -27,7 +27,6 @@ using base::Result;
 using reconciler::StepMount;
 using reconciler::StepMountKind;
 
-constexpr size_t pipe_bytes = 1u << 20;
 constexpr const char* script_path = "/run/build-step";
 
 std::string id_of(const RunMount& cache) { return cache.id.empty() ? cache.target : cache.id; }
@@ -115,7 +114,7 @@ Result<std::string> RunMachine::add_tree(const TreeSource& source) {
   if (const auto known = trees_.find(source.key); known != trees_.end()) return known->second;
   const std::string name = fmt::format("tree-{}", ++names_);
   const Layer layer = TRY(place_copy(source.selection, nullptr, nullptr));
-  BytePipe pipe(pipe_bytes);
+  image::BytePipe pipe;
   std::thread maker([&] {
     pipe.finish(write_layer(layer, {}, [&](std::string_view bytes) { return pipe.write(bytes); }));
   });
@@ -283,7 +282,7 @@ Result<LayerRef> RunMachine::take_layer(const std::string& step) {
     return state_.content.add_layer(
         [&](const auto& sink) { return session.take_layer(step, sink); });
   // Times after the epoch are the step's own; the layer is written again without them.
-  BytePipe pipe(pipe_bytes);
+  image::BytePipe pipe;
   Result<> taken;
   std::thread taking([&] {
     taken = session.take_layer(step, [&](std::string_view bytes) { return pipe.write(bytes); });

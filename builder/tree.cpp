@@ -2,6 +2,8 @@
 
 #include <deque>
 
+#include <sys/stat.h>
+
 #include "base/limits.h"
 #include "base/sha256.h"
 #include "base/text.h"
@@ -19,6 +21,18 @@ void push_pieces(std::deque<std::string>& rest, std::string_view path) {
 }
 
 }  // namespace
+
+NodeType type_of(uint32_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR: return NodeType::Directory;
+    case S_IFLNK: return NodeType::Symlink;
+    case S_IFCHR: return NodeType::CharacterDevice;
+    case S_IFBLK: return NodeType::BlockDevice;
+    case S_IFIFO: return NodeType::Fifo;
+    case S_IFSOCK: return NodeType::Socket;
+    default: return NodeType::File;
+  }
+}
 
 Result<std::string> Tree::content_digest(const std::string& path) const {
   base::Sha256 hash;

@@ -19,6 +19,9 @@ namespace builder {
 
 enum class NodeType { File, Directory, Symlink, CharacterDevice, BlockDevice, Fifo, Socket };
 
+/// Of a mode as stat(2) gives it.
+NodeType type_of(uint32_t mode);
+
 struct Node {
   NodeType type = NodeType::File;
   uint32_t mode = 0;  ///< Permission bits with setuid, setgid, sticky.

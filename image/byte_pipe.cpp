@@ -51,12 +51,12 @@ Result<bool> BytePipe::fill(const std::function<Result<size_t>(std::span<char>)>
   return true;
 }
 
-void BytePipe::finish(std::optional<base::Error> error) {
-  if (writing_ && writing_->used > 0 && !error) hand_over();
+void BytePipe::finish(const Result<>& outcome) {
+  if (writing_ && writing_->used > 0 && outcome) hand_over();
   const std::lock_guard lock(mutex_);
   if (finished_) return;
   finished_ = true;
-  writer_error_ = std::move(error);
+  if (!outcome) writer_error_ = outcome.error();
   changed_.notify_all();
 }
 
@@ -73,6 +73,17 @@ Result<std::string_view> BytePipe::next() {
   reading_ = std::move(full_.front());
   full_.pop_front();
   return std::string_view(reading_->bytes.data(), reading_->used);
+}
+
+Result<size_t> BytePipe::read(std::span<char> buffer) {
+  if (unread_.empty()) unread_ = TRY(next());
+  const size_t count = unread_.copy(buffer.data(), buffer.size());
+  unread_.remove_prefix(count);
+  return count;
+}
+
+void BytePipe::leave() {
+  leave(base::Error(base::ErrorCode::Cancelled, "nobody takes these bytes any more"));
 }
 
 void BytePipe::leave(base::Error error) {

@@ -21,10 +21,6 @@ using base::fail;
 using base::Result;
 
 constexpr uint64_t metadata_bytes_max = 2ull << 30;
-/// Between two threads: enough for both to run on when the other pauses, and small enough for what
-/// one thread wrote to be in the processor's cache when the other reads it.
-constexpr size_t pipe_buffer_bytes = 256u << 10;
-constexpr size_t pipe_buffers = 4;
 
 /// The disk's identity: the same layer is the same disk everywhere.
 std::array<uint8_t, 16> uuid_of(const std::string& diff_id) {
@@ -43,51 +39,42 @@ class Stream final : public LayerStream {
         diff_id_(std::move(diff_id)),
         turn_(std::move(turn)),
         held_(std::move(held)),
-        disk_(std::move(disk)),
-        compressed_(pipe_buffer_bytes, pipe_buffers),
-        content_(pipe_buffer_bytes, pipe_buffers) {
+        disk_(std::move(disk)) {
     inflating_ = std::thread([this] { inflate(); });
     writing_ = std::thread([this] { make_disk(); });
   }
 
-  ~Stream() override { end(base::Error(ErrorCode::Cancelled, "the layer was not needed")); }
+  ~Stream() override { end(fail(ErrorCode::Cancelled, "the layer was not needed")); }
 
   Result<> write(std::string_view compressed) override {
     const Result<> written = compressed_.write(compressed);
     if (written) return {};
     // The disk's own error is the cause of what came back through the pipes.
-    end(std::nullopt);
+    end({});
     return outcome_ ? written : outcome_;
   }
 
   Result<> finish() override {
-    end(std::nullopt);
+    end({});
     TRY(outcome_);
     return store_.commit_layer(std::move(disk_), diff_id_);
   }
 
  private:
-  void end(std::optional<base::Error> error) {
-    compressed_.finish(std::move(error));
+  void end(const Result<>& outcome) {
+    compressed_.finish(outcome);
     if (inflating_.joinable()) inflating_.join();
     if (writing_.joinable()) writing_.join();
   }
 
   void inflate() {
     const Result<> done = pump();
-    if (done) return content_.finish();
-    compressed_.leave(done.error());
-    content_.finish(done.error());
+    if (!done) compressed_.leave(done.error());
+    content_.finish(done);
   }
 
   Result<> pump() {
-    std::string_view unread;
-    const ByteSource source = [&](std::span<char> buffer) -> Result<size_t> {
-      if (unread.empty()) unread = TRY(compressed_.next());
-      const size_t count = unread.copy(buffer.data(), buffer.size());
-      unread.remove_prefix(count);
-      return count;
-    };
+    const ByteSource source = [&](std::span<char> buffer) { return compressed_.read(buffer); };
     const std::unique_ptr<Decompressor> open = TRY(open_decompressor(source));
     while (TRY(content_.fill([&](std::span<char> into) { return open->read(into); }))) {
     }

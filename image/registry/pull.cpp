@@ -1,11 +1,9 @@
 #include "image/registry/pull.h"
 
 #include <algorithm>
-#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
-#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -19,6 +17,7 @@
 #include "image/reference.h"
 #include "image/registry/client.h"
 #include "image/registry/progress.h"
+#include "image/registry/side_by_side.h"
 
 namespace image::registry {
 namespace {
@@ -137,7 +136,6 @@ class Puller {
   Result<> fetch_configs();
   Result<> fetch_layers();
   Result<bool> becomes_disks(const Found& found, const Config& config) const;
-  Result<> run_jobs(const std::vector<BlobJob>& jobs);
   Result<> fetch(const BlobJob& job);
   Result<> fetch_from(Repository& repository, const BlobJob& job);
   Result<> fetch_once(Repository& repository, const BlobJob& job, bool& resumed);
@@ -272,7 +270,7 @@ Result<> Puller::fetch_configs() {
     bytes += manifest.config.size;
   }
   progress_.expect(static_cast<uint32_t>(jobs.size()), bytes);
-  return run_jobs(jobs);
+  return side_by_side(jobs.size(), workers_, cancel_, [&](size_t i) { return fetch(jobs[i]); });
 }
 
 /// Of the platform that was asked for, else of this machine's.
@@ -317,33 +315,7 @@ Result<> Puller::fetch_layers() {
   std::stable_sort(jobs.begin(), jobs.end(), [](const BlobJob& one, const BlobJob& other) {
     return one.blob.size > other.blob.size;
   });
-  return run_jobs(jobs);
-}
-
-/// Side by side; the first failure ends the others.
-Result<> Puller::run_jobs(const std::vector<BlobJob>& jobs) {
-  std::atomic<size_t> next{0};
-  std::mutex mutex;
-  std::optional<base::Error> problem;
-  const auto work = [&] {
-    for (size_t i = next++; i < jobs.size(); i = next++) {
-      Result<> fetched = fetch(jobs[i]);
-      if (fetched) continue;
-      {
-        const std::lock_guard lock(mutex);
-        if (!problem) problem = std::move(fetched.error());
-      }
-      cancel_.cancel();
-      return;
-    }
-  };
-  std::vector<std::thread> threads;
-  const size_t count = std::min<size_t>(workers_, jobs.size());
-  for (size_t i = 1; i < count; ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (problem) return tl::unexpected<base::Error>(std::move(*problem));
-  return {};
+  return side_by_side(jobs.size(), workers_, cancel_, [&](size_t i) { return fetch(jobs[i]); });
 }
 
 Result<> Puller::fetch(const BlobJob& job) {

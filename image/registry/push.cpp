@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <set>
-#include <thread>
 #include <vector>
 
 #include <unistd.h>
@@ -20,6 +19,7 @@
 #include "image/reference.h"
 #include "image/registry/client.h"
 #include "image/registry/progress.h"
+#include "image/registry/side_by_side.h"
 
 namespace image::registry {
 namespace {
@@ -190,29 +190,10 @@ Result<> Pusher::send_blobs() {
   std::stable_sort(blobs_.begin(), blobs_.end(), [](const Descriptor& one, const Descriptor& two) {
     return one.size > two.size;
   });
-  std::atomic<size_t> next{0};
-  std::mutex mutex;
-  std::optional<base::Error> problem;
-  const auto work = [&] {
-    for (size_t i = next++; i < blobs_.size(); i = next++) {
-      Result<> sent = send_blob(blobs_[i]);
-      if (sent) continue;
-      {
-        const std::lock_guard lock(mutex);
-        if (!problem)
-          problem = std::move(sent.error()).during(fmt::format("send {}", blobs_[i].digest));
-      }
-      cancel_.cancel();
-      return;
-    }
-  };
-  std::vector<std::thread> threads;
-  const size_t count = std::min<size_t>(workers_, blobs_.size());
-  for (size_t i = 1; i < count; ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (problem) return tl::unexpected<base::Error>(std::move(*problem));
-  return {};
+  return side_by_side(blobs_.size(), workers_, cancel_, [&](size_t i) -> Result<> {
+    TRY_DURING(send_blob(blobs_[i]), "send {}", blobs_[i].digest);
+    return {};
+  });
 }
 
 /// Where an upload goes on, as the last answer says.
