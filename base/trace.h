@@ -23,6 +23,9 @@ inline constexpr size_t traces_max = 64;        ///< Containers traced at one ti
 inline constexpr size_t trace_spans_max = 256;  ///< Of one container.
 }  // namespace limits
 
+/// Beyond it no time is one: guests tell some, and sums of a few must not overflow.
+inline constexpr int64_t span_ns_max = int64_t{1} << 61;
+
 struct Span {
   std::string where;  ///< `command`, `daemon`, `qemu`, `guest`.
   std::string what;

@@ -8,6 +8,16 @@
 using base::Deadline;
 using base::Span;
 
+TEST_CASE("a time that no clock shows is refused") {
+  const auto with = [](int64_t begin_ns) {
+    return base::span_from_json(
+        {{"where", "guest"}, {"what", "boots"}, {"begin_ns", begin_ns}, {"end_ns", 5}});
+  };
+  CHECK(with(3));
+  CHECK(!with(INT64_MIN));
+  CHECK(!with(INT64_MAX));
+}
+
 TEST_CASE("what nobody asked to trace is not kept") {
   base::trace("quiet", {"daemon", "start", 1, 2});
 

@@ -267,7 +267,7 @@ base::Result<> NetworkDriver::remove(const std::string& name) {
   const auto guard = state_->lock(name);
   const auto known = load_state(folders.state_file());
   if (!known && known.error().code() == ErrorCode::NotFound) return {};
-  TRY(state_->end(name));
+  TRY_DURING(state_->end(name), "remove network '{}'", name);
   return base::remove_tree(folders.state);
 }
 

@@ -121,8 +121,10 @@ base::Result<base::UniqueFd> make_tap(const TapSetup& setup) {
 }
 
 base::Result<> remove_tap(const TapSetup& setup) {
-  TRY(TRY(Netlink::create()).remove(setup.name));
-  return unpin_guest(setup);
+  // Each for itself: pins that stayed would meet the next guest with this address.
+  const auto removed = TRY(Netlink::create()).remove(setup.name);
+  TRY(unpin_guest(setup));
+  return removed;
 }
 
 base::Result<std::vector<base::UniqueFd>> open_dns_sockets(dns::Ipv4 gateway) {

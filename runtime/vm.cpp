@@ -12,6 +12,7 @@
 #include "base/host.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "base/trace.h"
 #include "guest/protocol/output_frame.h"
@@ -33,6 +34,8 @@ constexpr uint64_t acknowledge_step_bytes = limits::agent_output_unacknowledged_
 constexpr uint64_t console_shown_bytes = 600;
 constexpr int64_t connect_pause_ms = 5'000;
 constexpr int64_t full_disk_pause_ms = 1'000;
+/// A guest's shutdown, QEMU's end and that of the file server may each take their time; and a rest.
+constexpr int64_t finish_timeout_ms = 4 * limits::vm_exit_timeout_ms;
 constexpr int32_t exit_code_killed = 128 + SIGKILL;
 constexpr int32_t exit_code_vm_died = 255;
 
@@ -46,6 +49,11 @@ reconciler::Health health_of(guest::HealthStatus status) {
     case guest::HealthStatus::Unhealthy: return reconciler::Health::Unhealthy;
   }
   return reconciler::Health::None;
+}
+
+/// A time that a guest tells, so that sums with it stay sums.
+int64_t bounded_ns(int64_t told_ns) {
+  return std::clamp(told_ns, -base::span_ns_max, base::span_ns_max);
 }
 
 /// The last lines of a console, on one line.
@@ -156,11 +164,12 @@ bool Vm::finished() const {
 }
 
 Result<> Vm::await_finished() const {
-  if (wait(Deadline::in_ms(3 * limits::vm_exit_timeout_ms),
-           [this] { return finished_ || abandoned_; }))
-    return {};
-  return fail(ErrorCode::Timeout, "the virtual machine of '{}' (process {}) does not end",
-              parts_.state.id, parts_.state.process.pid);
+  if (!wait(Deadline::in_ms(finish_timeout_ms), [this] { return finished_ || abandoned_; }))
+    return fail(ErrorCode::Timeout,
+                "the virtual machine of '{}' (process {}) does not end; try again", parts_.state.id,
+                parts_.state.process.pid);
+  if (!finished()) return fail(ErrorCode::Cancelled, "the daemon is stopping");
+  return {};
 }
 
 // ---- talking to the agent ----------------------------------------------------------------------
@@ -217,7 +226,7 @@ void Vm::trace_guest(const std::string& answer, int64_t asked_ns) {
   if (!json || !json->contains("spans")) return;
   const auto spans = base::spans_from_json(json->at("spans"));
   if (!spans || spans->empty()) return;
-  const int64_t there_ns = base::json_int_or(*json, "boottime_ns", 0);
+  const int64_t there_ns = bounded_ns(base::json_int_or(*json, "boottime_ns", 0));
   const int64_t inside_ns = there_ns - spans->front().begin_ns;
   const int64_t ahead_ns = there_ns - (heard_ns - (heard_ns - asked_ns - inside_ns) / 2);
   for (base::Span span : *spans) {
@@ -225,17 +234,18 @@ void Vm::trace_guest(const std::string& answer, int64_t asked_ns) {
     span.end_ns -= ahead_ns;
     base::trace(id, std::move(span));
   }
-  guest_wall_ahead_ns_ = base::json_int_or(*json, "wall_ns", 0) - (there_ns - ahead_ns);
+  guest_wall_ahead_ns_ = bounded_ns(base::json_int_or(*json, "wall_ns", 0)) - (there_ns - ahead_ns);
 }
 
 void Vm::trace_exit(const guest::Event& event) {
   if (guest_wall_ahead_ns_ == 0) return;
   // The guest's clock is only known as well as the way to it is short.
   const int64_t now_ns = base::boottime_ns();
-  base::trace(parts_.state.id, {.where = "guest",
-                                .what = "its end is told",
-                                .begin_ns = std::min(event.wall_ns - guest_wall_ahead_ns_, now_ns),
-                                .end_ns = now_ns});
+  base::trace(parts_.state.id,
+              {.where = "guest",
+               .what = "its end is told",
+               .begin_ns = std::min(bounded_ns(event.wall_ns) - guest_wall_ahead_ns_, now_ns),
+               .end_ns = now_ns});
 }
 
 Result<std::string> Vm::call(const std::string& method, const std::string& path,
@@ -379,6 +389,7 @@ void Vm::keep_until_end() {
   {
     const std::lock_guard lock(mutex_);
     if (abandoned_) return;
+    ending_ = true;
   }
   tell_end();
   power_off();
@@ -498,7 +509,10 @@ void Vm::tell_end() {
                      stored->started_wall_ns == state.started_wall_ns;
   const ExitStatus exit = known ? stored->exit : exit_status();
   if (!known)
-    (void)qemu::save_exit(parts_.exit_path, state.generation, state.started_wall_ns, exit);
+    if (const auto saved =
+            qemu::save_exit(parts_.exit_path, state.generation, state.started_wall_ns, exit);
+        !saved)
+      spdlog::warn("the end of '{}' is not written down: {}", state.id, saved.error().to_string());
   {
     const std::lock_guard lock(mutex_);
     ended_ = exit;
@@ -541,17 +555,20 @@ Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
   if (!told || !wait(Deadline::in_ms(limits::vm_exit_timeout_ms), ended)) destroy();
   TRY(await_finished());
   const std::lock_guard lock(mutex_);
-  if (!ended_) return fail(ErrorCode::Cancelled, "the daemon is stopping");
   return *ended_;
 }
 
+/// A machine whose end has been told is seen off: its guest may still have to write to its disk.
 void Vm::abandon() {
+  bool ending = false;
   {
     const std::lock_guard lock(mutex_);
-    abandoned_ = true;
+    ending = ending_;
+    abandoned_ = !ending;
     changed_.notify_all();
   }
   parts_.log->let_go();
+  if (ending && keeper_.joinable()) keeper_.join();
   agent_->close("the daemon is stopping");
   if (keeper_.joinable()) keeper_.join();
 }

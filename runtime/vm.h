@@ -150,6 +150,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool out_of_memory_ = false;
   Silence silence_;
   std::optional<guest::Event> main_exit_;
+  bool ending_ = false;  ///< The end is being told and the machine switched off.
   std::optional<reconciler::ExitStatus> ended_;
   bool finished_ = false;
   std::map<std::string, std::optional<int32_t>> exits_;  ///< Of processes somebody waits for.

@@ -67,7 +67,7 @@ Received receive() {
   return received;
 }
 
-/// Returns where failures are told. Everything that was not given is closed.
+/// Returns where the daemon is talked to. Everything that was not given is closed.
 Result<base::UniqueFd> take_places(const std::vector<int>& given, const std::vector<int>& numbers) {
   if (given.size() != numbers.size() + 1)
     return base::fail(ErrorCode::Internal, "{} descriptors with {} numbers", given.size(),
@@ -116,6 +116,11 @@ std::vector<std::string> become(const Received& received, const ArgumentArea& ar
     (void)base::write_all(report->get(), words.error().to_string());
     ::_exit(127);
   }
+  // A daemon that has given this order up hangs up, and then nobody may become a machine.
+  char go[runtime::seed_child_go.size()];
+  if (!base::write_all(report->get(), runtime::seed_child_ready) ||
+      base::read_some(report->get(), go).value_or(0) == 0)
+    ::_exit(127);
   show_words(area, *words);
   return std::move(*words);
 }

@@ -3,11 +3,13 @@
 ///
 /// To the seed: the words of a launch (launch/confine.h), each ended by a zero byte; before them,
 /// in decimal and ended alike, the number each descriptor is to have in the machine. The first
-/// descriptor that comes along has no number: the machine writes there why it could not begin, and
-/// closes it when it begins. Back comes the process id, in decimal.
+/// descriptor that comes along has no number: over it the child says that it is ready, or why it
+/// cannot be, and is told to go. One that is not told ends: no machine begins that the daemon does
+/// not know of. Back from the seed comes the process id, in decimal.
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace runtime {
@@ -16,6 +18,8 @@ namespace runtime {
 /// so that a list of processes shows what each of them runs.
 inline constexpr const char* seed_mark = "--seed=";
 inline constexpr int seed_socket = 3;
+inline constexpr std::string_view seed_child_ready = "ready";
+inline constexpr std::string_view seed_child_go = "go";
 inline constexpr size_t seed_words_bytes_max = 32u << 10;
 inline constexpr size_t seed_descriptors_max = 128;
 

@@ -68,7 +68,10 @@ void Seed::end() {
   if (!pidfd) return;
   const auto ended = base::await_process(pidfd->get(), process_.pid,
                                          Deadline::in_ms(base::limits::vm_exit_timeout_ms));
-  if (!ended) (void)base::signal_process(pidfd->get(), SIGKILL);
+  if (ended) return;
+  (void)base::signal_process(pidfd->get(), SIGKILL);
+  (void)base::await_process(pidfd->get(), process_.pid,
+                            Deadline::in_ms(base::limits::vm_exit_timeout_ms));
 }
 
 Result<> Seed::start() {
@@ -92,13 +95,18 @@ Result<> Seed::prepare() {
   return socket_ ? Result<>() : start();
 }
 
-Result<int64_t> Seed::order(const std::vector<std::string>& words,
-                            const std::vector<std::pair<int, int>>& descriptors, int report) {
+Result<Seed::Ordered> Seed::order(const std::vector<std::string>& words,
+                                  const std::vector<std::pair<int, int>>& descriptors) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    return base::fail_errno(errno, "socketpair");
+  Ordered ordered{.pid = -1, .talk = UniqueFd(ends[0])};
+  const UniqueFd theirs(ends[1]);
   SeedOrder made{.numbers = {}, .words = words};
-  std::vector<int> given{report};
-  for (const auto& [ours, theirs] : descriptors) {
+  std::vector<int> given{theirs.get()};
+  for (const auto& [ours, number] : descriptors) {
     given.push_back(ours);
-    made.numbers.push_back(theirs);
+    made.numbers.push_back(number);
   }
   const std::string text = encode_seed_order(made);
   if (text.size() > seed_words_bytes_max || given.size() > seed_descriptors_max)
@@ -107,39 +115,39 @@ Result<int64_t> Seed::order(const std::vector<std::string>& words,
   TRY(await_readable(socket_.get(), Deadline::in_ms(base::limits::vm_exit_timeout_ms)));
   char answer[32];
   const ssize_t count = ::recv(socket_.get(), answer, sizeof answer, 0);
-  int64_t pid = -1;
-  if (count > 0) std::from_chars(answer, answer + count, pid);
-  if (pid <= 0) return fail(ErrorCode::Io, "the seed has gone, or could not fork");
-  return pid;
+  if (count > 0) std::from_chars(answer, answer + count, ordered.pid);
+  if (ordered.pid <= 0) return fail(ErrorCode::Io, "the seed has gone, or could not fork");
+  return ordered;
 }
 
 Result<base::ProcessIdentity> Seed::spawn(const std::vector<std::string>& words,
                                           const std::vector<std::pair<int, int>>& descriptors) {
-  base::Pipe report = TRY(base::make_pipe());
-  int64_t pid = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!socket_) TRY(start());
-    Result<int64_t> ordered = order(words, descriptors, report.writer.get());
-    if (!ordered) {
-      TRY(start());
-      ordered = order(words, descriptors, report.writer.get());
-    }
-    if (!ordered) {
-      end();
-      return tl::unexpected(ordered.error());
-    }
-    pid = *ordered;
-  }
-  report.writer.reset();
-  // Closed without a word: it is confined and has become what it was told to be.
+  Result<Ordered> ordered = order_anew(words, descriptors);
+  if (!ordered) return tl::unexpected(ordered.error());
+  const int talk = ordered->talk.get();
   char text[512];
-  TRY(await_readable(report.reader.get(), Deadline::in_ms(base::limits::vm_exit_timeout_ms)));
-  const size_t count = TRY(base::read_some(report.reader.get(), text));
-  if (count > 0)
+  TRY(await_readable(talk, Deadline::in_ms(base::limits::vm_exit_timeout_ms)));
+  const size_t count = TRY(base::read_some(talk, text));
+  if (const std::string_view said(text, count); said != seed_child_ready)
     return fail(ErrorCode::Io, "a machine cannot be made from the seed: {}",
-                std::string_view(text, count));
-  return base::identify_process(pid);
+                said.empty() ? "it ended" : said);
+  const base::ProcessIdentity process = TRY(base::identify_process(ordered->pid));
+  // Whatever fails before this ends the child: nobody else would know of it.
+  TRY(base::write_all(talk, seed_child_go));
+  return process;
+}
+
+/// A seed that does not answer is replaced once.
+Result<Seed::Ordered> Seed::order_anew(const std::vector<std::string>& words,
+                                       const std::vector<std::pair<int, int>>& descriptors) {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) TRY(start());
+  Result<Ordered> ordered = order(words, descriptors);
+  if (ordered) return ordered;
+  TRY(start());
+  ordered = order(words, descriptors);
+  if (!ordered) end();
+  return ordered;
 }
 
 }  // namespace runtime

@@ -35,15 +35,23 @@ class Seed {
   /// Loads QEMU now, so that the first machine need not wait for it. Does not block.
   base::Result<> prepare();
   /// As base::spawn of `container-launch` with `words`, the program being the seed's own. A seed
-  /// that has gone is started again. The machine is no child of ours.
+  /// that has gone is started again. The machine is no child of ours. After a failure there is
+  /// none.
   base::Result<base::ProcessIdentity> spawn(const std::vector<std::string>& words,
                                             const std::vector<std::pair<int, int>>& descriptors);
 
  private:
   base::Result<> start();
   void end();
-  base::Result<int64_t> order(const std::vector<std::string>& words,
-                              const std::vector<std::pair<int, int>>& descriptors, int report);
+  struct Ordered {
+    int64_t pid = -1;
+    base::UniqueFd
+        talk;  ///< With the child; while it has not been told to go, its life hangs on it.
+  };
+  base::Result<Ordered> order(const std::vector<std::string>& words,
+                              const std::vector<std::pair<int, int>>& descriptors);
+  base::Result<Ordered> order_anew(const std::vector<std::string>& words,
+                                   const std::vector<std::pair<int, int>>& descriptors);
 
   const SeedOptions options_;
   std::mutex mutex_;

@@ -188,7 +188,7 @@ class Agent(unittest.TestCase):
     def test_further_processes_share_the_container_and_end_with_it(self):
         self.start("echo made > /tmp-file; sleep 1000")
         self.assertEqual(self.host.ask("POST", "/v1/processes", {
-            "id": "look", "process": process("while ! cat /tmp-file; do sleep 0.1; done")})[0],
+            "id": "look", "process": process("until grep made /tmp-file; do sleep 0.1; done")})[0],
             "200")
         self.assertEqual(self.host.output("look")[0], "made\n")
         status, error = self.host.ask("POST", "/v1/processes", {
