@@ -27,7 +27,7 @@ class LateSession final : public ProcessSession {
   /// After each step of the plan, on the loop, before the next begins.
   void on_step_done() {
     const std::lock_guard lock(mutex_);
-    if (session_) return;
+    if (session_ || cancelled_) return;
     if (auto attached = runtime_.attach(id_, true)) session_ = std::move(*attached);
     changed_.notify_all();
   }
@@ -79,6 +79,7 @@ class LateSession final : public ProcessSession {
   Result<ProcessSession*> there() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return session_ || outcome_ || cancelled_ || over_; });
+    if (cancelled_) return fail(ErrorCode::Cancelled, "whoever asked has hung up");
     if (session_) return session_.get();
     return fail(ErrorCode::InvalidState, "container '{}' did not start", id_);
   }

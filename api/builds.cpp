@@ -1,11 +1,15 @@
 #include "api/builds.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <thread>
 #include <utility>
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "api/build_images.h"
@@ -31,6 +35,7 @@ using nlohmann::json;
 namespace limits = base::limits;
 
 constexpr size_t piece_bytes = 48u << 10;
+constexpr int64_t stop_timeout_ms = 60'000;  ///< For cancelled builds to be gone.
 
 std::string line_of(const json& line) { return base::dump_json(line) + "\n"; }
 
@@ -94,14 +99,17 @@ Result<std::unique_ptr<Builds>> Builds::open(BuildsOptions options, image::Image
       new Builds(std::move(options), images, builds, runner, registries));
 }
 
-Builds::~Builds() {
+Builds::~Builds() { stop(); }
+
+void Builds::stop() {
   std::unique_lock lock(mutex_);
   stopping_ = true;
   for (const auto& job : jobs_) {
     job->cancellation.cancel();
     job->stream->close();
   }
-  changed_.wait(lock, [&] { return jobs_.empty(); });
+  for (const auto& stream : ending_) stream->close();
+  changed_.wait(lock, [&] { return jobs_.empty() && ending_.empty(); });
 }
 
 std::vector<Route> Builds::routes() {
@@ -182,13 +190,21 @@ void Builds::run(const std::shared_ptr<Job>& job) {
     line["code"] = std::string(base::error_code_name(result.error().code()));
     line["message"] = result.error().to_string();
   }
-  job->stream->write(line_of(line));
-  job->stream->finish();
   if (const auto saved = cache_->save(); !saved) spdlog::warn("{}", saved.error().to_string());
   if (const auto removed = base::remove_tree(job->folder); !removed)
     spdlog::warn("a build's folder stays: {}", removed.error().to_string());
+  // Told last: whoever hears of the end may ask for what no build may be running for.
+  const std::shared_ptr<ByteStream> stream = job->stream;
+  {
+    const std::lock_guard lock(mutex_);
+    ending_.insert(stream);
+    jobs_.erase(job);
+    changed_.notify_all();
+  }
+  stream->write(line_of(line));
+  stream->finish();
   const std::lock_guard lock(mutex_);
-  jobs_.erase(job);
+  ending_.erase(stream);
   changed_.notify_all();
 }
 
@@ -346,50 +362,81 @@ Result<HttpReply> Builds::builder_state(const HttpRequest&) {
                      {"cache_entries", cache_->entries()}});
 }
 
+Result<> check_settings(const json& settings) {
+  if (!settings.is_object())
+    return base::fail(ErrorCode::InvalidArgument, "the builder's settings are an object");
+  for (const auto& [key, value] : settings.items()) {
+    const bool is_good =
+        key == "cpus" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
+                            value.get<uint64_t>() <= limits::container_cpus_max
+        : key == "memory_bytes" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1
+        : key == "dns"
+            ? value.is_array() && std::all_of(value.begin(), value.end(),
+                                              [](const json& one) { return one.is_string(); })
+            : false;
+    if (!is_good)
+      return base::fail(ErrorCode::InvalidArgument, "'{}' of the builder cannot be {}",
+                        base::escape_controls(key), base::escape_controls(value.dump()));
+  }
+  return {};
+}
+
 /// {"start": {cpus, memory_bytes, dns}} or {"stop": true}; "delete" forgets the cache as well.
 Result<HttpReply> Builds::set_builder(const HttpRequest& request) {
   const json body = TRY(base::parse_json(request.body));
   const std::string file = options_.root + "/builder.json";
   if (const auto settings = body.find("start"); settings != body.end()) {
+    TRY(check_settings(*settings));
     TRY(base::write_file_atomically(file, base::dump_json(*settings)));
     return json_reply({{"started", true}});
   }
   const bool forget = base::json_bool_or(body, "delete", false);
   if (!forget && !base::json_bool_or(body, "stop", false))
     return base::fail(ErrorCode::InvalidArgument, "say start, stop or delete");
-  {
-    std::unique_lock lock(mutex_);
-    if (forget && !jobs_.empty() && !base::json_bool_or(body, "force", false))
-      return base::fail(ErrorCode::InvalidState,
-                        "{} build(s) are running; wait for them, or use --force", jobs_.size());
-    for (const auto& job : jobs_) job->cancellation.cancel();
-    changed_.wait(lock, [&] { return jobs_.empty(); });
-  }
-  ::unlink(file.c_str());
+  std::unique_lock lock(mutex_);
+  if (forget && !jobs_.empty() && !base::json_bool_or(body, "force", false))
+    return base::fail(ErrorCode::InvalidState,
+                      "{} build(s) are running; wait for them, or use --force", jobs_.size());
+  const std::set<std::shared_ptr<Job>> ended = jobs_;
+  for (const auto& job : ended) job->cancellation.cancel();
+  const auto runs = [&](const std::shared_ptr<Job>& job) { return jobs_.contains(job); };
+  if (!changed_.wait_for(lock, std::chrono::milliseconds(stop_timeout_ms),
+                         [&] { return std::none_of(ended.begin(), ended.end(), runs); }))
+    return base::fail(ErrorCode::Timeout, "a build does not end; try again");
+  if (::unlink(file.c_str()) != 0 && errno != ENOENT)
+    return base::fail_errno(errno, fmt::format("delete '{}'", file));
   if (forget) {
+    if (!jobs_.empty())
+      return base::fail(ErrorCode::Busy, "another build has begun; try again when it has ended");
     cache_->prune(std::nullopt);
     TRY(cache_->save());
-    TRY(base::remove_tree(options_.root + "/mounts"));
-    TRY(base::make_directories(options_.root + "/mounts"));
+    TRY(forget_mounts());
   }
   return json_reply({{"started", false}});
+}
+
+/// Under the lock, with no build that could use them.
+Result<> Builds::forget_mounts() const {
+  TRY(base::remove_tree(options_.root + "/mounts"));
+  return base::make_directories(options_.root + "/mounts");
 }
 
 /// {"all": true}: mounts, too. {"keep_bytes": N}: only what is over.
 Result<HttpReply> Builds::prune(const HttpRequest& request) {
   const json body = TRY(base::parse_json(request.body));
   const int64_t keep = base::json_int_or(body, "keep_bytes", 0);
-  const size_t entries =
-      keep > 0 ? cache_->shrink(static_cast<uint64_t>(keep)) : cache_->prune(std::nullopt);
-  TRY(cache_->save());
   if (base::json_bool_or(body, "all", false)) {
     const std::lock_guard lock(mutex_);
     if (!jobs_.empty())
-      return base::fail(ErrorCode::Busy, "{} build(s) are running and may use cache mounts",
+      return base::fail(ErrorCode::Busy,
+                        "{} build(s) are running and may use cache mounts; wait for them, or leave "
+                        "out --all",
                         jobs_.size());
-    TRY(base::remove_tree(options_.root + "/mounts"));
-    TRY(base::make_directories(options_.root + "/mounts"));
+    TRY(forget_mounts());
   }
+  const size_t entries =
+      keep > 0 ? cache_->shrink(static_cast<uint64_t>(keep)) : cache_->prune(std::nullopt);
+  TRY(cache_->save());
   const uint64_t reclaimed = TRY(images_.store().collect()).bytes;
   return json_reply({{"entries", entries}, {"reclaimed_bytes", reclaimed}});
 }

@@ -32,8 +32,10 @@ class Builds {
   static base::Result<std::unique_ptr<Builds>> open(BuildsOptions options, image::Images& images,
                                                     reconciler::BuildPort& builds,
                                                     PlanRunner runner, RegistryService& registries);
-  /// Cancels what runs and waits for it.
   ~Builds();
+
+  /// Cancels what runs, waits for it and takes nothing new.
+  void stop();
 
   std::vector<Route> routes();
   /// Content of the store that the cache needs.
@@ -58,6 +60,7 @@ class Builds {
   base::Result<> export_caches(Job& job, const builder::BuildResult& result);
   base::Result<> write_output(Job& job, const builder::BuildResult& result);
   void size_machine(BuildOrder& order) const;
+  base::Result<> forget_mounts() const;
 
   const BuildsOptions options_;
   image::Images& images_;
@@ -67,8 +70,9 @@ class Builds {
   std::unique_ptr<builder::Cache> cache_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::set<std::shared_ptr<Job>> jobs_;  ///< Guarded by mutex_.
-  bool stopping_ = false;                ///< Guarded by mutex_.
+  std::set<std::shared_ptr<Job>> jobs_;           ///< Guarded by mutex_.
+  std::set<std::shared_ptr<ByteStream>> ending_;  ///< Of jobs over, whose result is being told.
+  bool stopping_ = false;                         ///< Guarded by mutex_.
 };
 
 }  // namespace api

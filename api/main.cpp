@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <string>
 
 #include <malloc.h>
@@ -173,14 +174,19 @@ class Daemon {
   /// What loads and builds left that died with an earlier daemon.
   void collect_garbage() {
     const auto freed = std::make_shared<Result<image::Collected>>();
-    workers_->run([this, freed] { *freed = images_->store().collect(); },
-                  [freed] {
-                    if (!*freed)
-                      spdlog::warn("left-over image content stays: {}", freed->error().to_string());
-                    else if ((*freed)->bytes > 0)
-                      spdlog::info("{} KiB of left-over image content deleted",
-                                   (*freed)->bytes / 1024);
-                  });
+    const auto collected = std::make_shared<std::promise<void>>();
+    collected_ = collected->get_future();
+    workers_->run(
+        [this, freed, collected] {
+          *freed = images_->store().collect();
+          collected->set_value();
+        },
+        [freed] {
+          if (!*freed)
+            spdlog::warn("left-over image content stays: {}", freed->error().to_string());
+          else if ((*freed)->bytes > 0)
+            spdlog::info("{} KiB of left-over image content deleted", (*freed)->bytes / 1024);
+        });
   }
 
   Result<> watch_signals() {
@@ -214,13 +220,16 @@ class Daemon {
   /// Connections may wait for the loop, which turns no more: the server ends beside it.
   void close() {
     std::thread closing([this] {
+      if (registries_) registries_->stop();  // Requests that wait for one hold the server up.
       server_.reset();
-      builds_.reset();
+      if (builds_) builds_->stop();
+      if (collected_.valid()) collected_.wait();  // It asks builds and containers what they use.
       workers_->post([this] { ::uv_stop(&loop_); });
     });
     ::uv_run(&loop_, UV_RUN_DEFAULT);
     closing.join();
     reconciler_.reset();
+    builds_.reset();
     image_service_.reset();
     registries_.reset();
     service_.reset();
@@ -248,6 +257,7 @@ class Daemon {
   std::unique_ptr<api::ImageService> image_service_;
   std::unique_ptr<api::RegistryService> registries_;
   std::unique_ptr<api::Builds> builds_;
+  std::future<void> collected_;  ///< What earlier daemons left has been looked through.
   std::unique_ptr<api::HttpServer> server_;
   std::vector<base::UvHandle<uv_signal_t>> signals_;
   Result<> outcome_;

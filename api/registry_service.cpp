@@ -83,11 +83,24 @@ Result<std::shared_ptr<registry::HttpClient>> RegistryService::http() {
   return http_;
 }
 
+/// Cancelled when the daemon stops, which waits until the returned value is gone.
+std::shared_ptr<registry::Cancel> RegistryService::cancel_with_us() {
+  const auto cancel = std::make_shared<registry::Cancel>();
+  const std::lock_guard lock(mutex_);
+  running_.insert(cancel);
+  if (stopping_) cancel->cancel();
+  return {cancel.get(), [this, cancel](registry::Cancel*) {
+            const std::lock_guard again(mutex_);
+            running_.erase(cancel);
+            changed_.notify_all();
+          }};
+}
+
 Result<std::string> RegistryService::remote_digest(const std::string& reference,
                                                    const json& access) {
   const registry::Access allowed = TRY(registry::access_from_json(access));
-  registry::Cancel cancel;
-  return registry::remote_digest(*TRY(http()), allowed, reference, cancel);
+  const std::shared_ptr<registry::Cancel> cancel = cancel_with_us();
+  return registry::remote_digest(*TRY(http()), allowed, reference, *cancel);
 }
 
 Result<registry::Pulled> RegistryService::pull_image(registry::PullRequest request,
@@ -105,9 +118,15 @@ Result<registry::Pushed> RegistryService::push_image(const registry::PushRequest
   return registry::push(images_.store(), *TRY(http()), access, request, observer, cancel);
 }
 
-RegistryService::~RegistryService() {
-  std::unique_lock lock(mutex_);
+void RegistryService::stop() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
   for (const auto& cancel : running_) cancel->cancel();
+}
+
+RegistryService::~RegistryService() {
+  stop();
+  std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return running_.empty(); });
 }
 
@@ -132,13 +151,11 @@ std::vector<Route> RegistryService::routes() {
 RegistryService::Reply RegistryService::run(Work work) {
   const std::shared_ptr<ByteStream> stream =
       TRY(ByteStream::create(base::limits::api_event_stream_bytes_max));
-  auto cancel = std::make_shared<registry::Cancel>();
-  stream->on_close([cancel] { cancel->cancel(); });
-  {
-    const std::lock_guard lock(mutex_);
-    running_.insert(cancel);
-  }
-  std::thread([this, stream, cancel, work = std::move(work)] {
+  std::shared_ptr<registry::Cancel> cancel = cancel_with_us();
+  stream->on_close([weak = std::weak_ptr(cancel)] {
+    if (const auto alive = weak.lock()) alive->cancel();
+  });
+  std::thread([this, stream, cancel = std::move(cancel), work = std::move(work)]() mutable {
     const registry::TransferObserver observer = reporter(stream);
     const TellLine tell = [&](const json& line) { stream->push(line_of(line)); };
     Result<json> done = work({.observer = observer, .tell = tell, .cancel = *cancel});
@@ -151,9 +168,7 @@ RegistryService::Reply RegistryService::run(Work work) {
     }
     stream->push(line_of(line));
     stream->finish();
-    const std::lock_guard lock(mutex_);
-    running_.erase(cancel);
-    changed_.notify_all();
+    cancel.reset();
   }).detach();
   return HttpReply{.status = 200, .body = {}, .stream = stream, .upgrade = {}};
 }
@@ -236,8 +251,8 @@ RegistryService::Reply RegistryService::login(const HttpRequest& request) {
   const json body = TRY(body_of(request));
   const std::string host = TRY(base::json_string(body, "registry"));
   const registry::Access access = TRY(access_of(body));
-  registry::Cancel cancel;
-  TRY(registry::check_login(*TRY(http()), access, host, cancel));
+  const std::shared_ptr<registry::Cancel> cancel = cancel_with_us();
+  TRY(registry::check_login(*TRY(http()), access, host, *cancel));
   return json_reply(json::object());
 }
 

@@ -29,6 +29,9 @@ class RegistryService {
   /// Ends transfers that still run; what they brought is there for the next.
   ~RegistryService();
 
+  /// Cancels what speaks to a registry, now and from here on. Does not wait.
+  void stop();
+
   std::vector<Route> routes();
   /// What `reference` leads to at its registry, with the `access` of api/wire.h.
   base::Result<std::string> remote_digest(const std::string& reference,
@@ -60,6 +63,7 @@ class RegistryService {
   Reply run(Work work);
   base::Result<nlohmann::json> repair(const nlohmann::json& access, const Task& task);
   base::Result<std::shared_ptr<image::registry::HttpClient>> http();
+  std::shared_ptr<image::registry::Cancel> cancel_with_us();
 
   image::Images& images_;
   const image::Platform own_;
@@ -68,6 +72,7 @@ class RegistryService {
   std::shared_ptr<image::registry::HttpClient> http_;  ///< From its first use on; guarded.
   std::condition_variable changed_;
   std::set<std::shared_ptr<image::registry::Cancel>> running_;  ///< Guarded by mutex_.
+  bool stopping_ = false;                                       ///< Guarded by mutex_.
 };
 
 }  // namespace api

@@ -143,11 +143,13 @@ Result<planner::Snapshot> Service::snapshot() {
     std::mutex mutex;
     std::condition_variable done;
     std::optional<planner::Snapshot> seen;
+    bool given_up = false;
   };
   const auto wait = std::make_shared<Wait>();
   ports_.workers.post([this, wait] {
     reconciler_.when_exits_noted([this, wait] {
       const std::lock_guard lock(wait->mutex);
+      if (wait->given_up) return;
       wait->seen = reconciler_.snapshot();
       wait->done.notify_all();
     });
@@ -157,6 +159,7 @@ Result<planner::Snapshot> Service::snapshot() {
     if (wait->done.wait_for(lock, std::chrono::milliseconds(exit_wait_ms),
                             [&] { return wait->seen.has_value(); }))
       return std::move(*wait->seen);
+    wait->given_up = true;
   }
   planner::Snapshot snapshot;
   TRY(on_loop([&] { snapshot = reconciler_.snapshot(); }));

@@ -339,8 +339,8 @@ class UpPlanner {
       else if (found == actual_.image_digests.end())
         return base::fail(ErrorCode::NotFound,
                           "image '{}' of service '{}' is not in the image store; bring it in with "
-                          "'container image load'",
-                          service.image, name);
+                          "'container image pull {}', or with 'container image load'",
+                          service.image, name, service.image);
       if (found != actual_.image_digests.end()) digest = found->second;
     }
     const spec::Service applied = expand(service);
