@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "builder/build_limits.h"
+#include "builder/cache_turn.h"
 #include "builder/stage_run.h"
 #include "builder/tar_tree.h"
 #include "image/byte_pipe.h"
@@ -59,12 +60,20 @@ class PrivateFolders {
 Result<> make_cache_folder(const std::string& path, const RunMount& mount) {
   if (base::path_exists(path)) return {};
   TRY(base::make_directories(path));
-  if (::chmod(path.c_str(), mount.mode.value_or(0755)) != 0)
-    return base::fail_errno(errno, "set the mode of a cache's folder");
-  if ((mount.user || mount.group) &&
-      ::chown(path.c_str(), mount.user.value_or(0), mount.group.value_or(0)) != 0)
-    return base::fail_errno(errno, "set the owner of a cache's folder");
-  return {};
+  const auto set_up = [&]() -> Result<> {
+    if (::chmod(path.c_str(), mount.mode.value_or(0755)) != 0)
+      return base::fail_errno(errno, "set the mode of a cache's folder");
+    if ((mount.user || mount.group) &&
+        ::chown(path.c_str(), mount.user.value_or(0), mount.group.value_or(0)) != 0)
+      return base::fail_errno(errno,
+                              "set the owner of a cache's folder (a system that does not run as "
+                              "root cannot; chown it in the step instead of uid= and gid=)");
+    return {};
+  };
+  Result<> done = set_up();
+  // The next build must not take it for one that has its owner.
+  if (!done) (void)base::remove_tree(path);
+  return done;
 }
 
 }  // namespace
@@ -256,15 +265,14 @@ Result<> RunMachine::add_agent(const RunMount& mount, reconciler::BuildStep& ste
 }
 
 Result<> RunMachine::run_step(const reconciler::BuildStep& step, const RunOrder& order) {
-  std::vector<std::shared_ptr<std::mutex>> locks;
+  // In one order everywhere, so that two steps never wait for each other.
+  std::set<std::string> locked;
   for (const RunMount& mount : order.work.mounts)
     if (mount.type == RunMountType::Cache && mount.sharing == CacheSharing::Locked)
-      locks.push_back(state_.cache_lock(id_of(mount)));
-  // In one order everywhere, so that two steps never wait for each other.
-  std::sort(locks.begin(), locks.end());
-  locks.erase(std::unique(locks.begin(), locks.end()), locks.end());
-  std::vector<std::unique_lock<std::mutex>> held;
-  for (const auto& lock : locks) held.emplace_back(*lock);
+      locked.insert(id_of(mount));
+  std::vector<std::shared_ptr<const void>> held;
+  for (const std::string& id : locked)
+    held.push_back(TRY(CacheTurn::of(id)->take(state_.cancellation)));
   reconciler::BuildSession& session = machine_->session();
   const auto listening = state_.cancellation.on_cancel([&] { session.cancel(); });
   const int32_t code = TRY(session.run(step, [&](int stream, std::string_view bytes) {

@@ -424,16 +424,6 @@ Result<Root> BuildState::image(const std::string& reference, const image::Platfo
   return root;
 }
 
-std::shared_ptr<std::mutex> BuildState::cache_lock(const std::string& id) {
-  // Beyond one build: two builds may use the same cache.
-  static std::mutex all_mutex;
-  static std::map<std::string, std::weak_ptr<std::mutex>> all;
-  const std::lock_guard lock(all_mutex);
-  std::shared_ptr<std::mutex> one = all[id].lock();
-  if (!one) all[id] = one = std::make_shared<std::mutex>();
-  return one;
-}
-
 Result<Root> run_stage(BuildState& state, const StageNode& node,
                        const std::vector<std::optional<Root>>& stages) {
   return StageRun(state, node, stages).run();

@@ -60,8 +60,6 @@ class BuildState {
   /// An image that something is taken from; fetched once, as part of `vertex`.
   base::Result<Root> image(const std::string& reference, const image::Platform& platform,
                            uint32_t vertex);
-  /// Held while a step uses a cache mount of that id with `sharing=locked`.
-  std::shared_ptr<std::mutex> cache_lock(const std::string& id);
 
  private:
   BuildSink sink_;

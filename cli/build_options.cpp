@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <utility>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "base/base64.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/registry_settings.h"
@@ -24,7 +26,6 @@ using base::Result;
 using nlohmann::json;
 
 constexpr uint64_t secret_bytes_max = 512u << 10;  ///< As the builder has it.
-constexpr uint64_t dockerfile_bytes_max = 4u << 20;
 
 template <class... Args>
 tl::unexpected<base::Error> wrong(fmt::format_string<Args...> format, Args&&... args) {
@@ -107,7 +108,7 @@ Result<> add_ignore_of(const std::string& path, json& request) {
   struct stat status {};
   const std::string ignore = path + ".dockerignore";
   if (::lstat(ignore.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
-  request["ignore"] = TRY(base::read_file(ignore, dockerfile_bytes_max));
+  request["ignore"] = TRY(base::read_file(ignore, base::limits::dockerfile_bytes_max));
   return {};
 }
 
@@ -115,7 +116,7 @@ Result<> add_dockerfile(const Context& context, const std::string& file, json& r
   if (file == "-") {
     if (request["context"].contains("tar"))
       return wrong("stdin cannot give both the Dockerfile and the context");
-    request["dockerfile"] = TRY(read_stdin(dockerfile_bytes_max));
+    request["dockerfile"] = TRY(read_stdin(base::limits::dockerfile_bytes_max));
     return {};
   }
   const auto folder = request["context"].find("folder");
@@ -130,7 +131,7 @@ Result<> add_dockerfile(const Context& context, const std::string& file, json& r
     request["dockerfile_path"] = path.substr(prefix.size());
     return {};
   }
-  request["dockerfile"] = TRY(base::read_file(path, dockerfile_bytes_max));
+  request["dockerfile"] = TRY(base::read_file(path, base::limits::dockerfile_bytes_max));
   request["dockerfile_path"] = file;
   return add_ignore_of(path, request);
 }
@@ -160,9 +161,8 @@ std::vector<std::string> platforms_of(const Context& context, const Parsed& pars
   for (const std::string& list : parsed.all("platform"))
     add(list, [](const std::string& one) { return one; });
   if (!platforms.empty()) return platforms;
-  const std::string os = parsed.value("os").value_or("linux");
   for (const std::string& list : parsed.all("arch"))
-    add(list, [&](const std::string& one) { return os + "/" + one; });
+    add(list, [&](const std::string& one) { return "linux/" + one; });
   if (const auto usual = variable(context, "CONTAINER_DEFAULT_PLATFORM");
       platforms.empty() && usual && !usual->empty())
     platforms.push_back(*usual);
@@ -197,7 +197,11 @@ Result<json> secret_of(const Context& context, const std::string& text) {
     if (key != "id" && key != "env" && key != "src" && key != "source" && key != "type")
       return wrong("--secret '{}': '{}' is not known; write id=NAME,src=FILE or id=NAME,env=NAME",
                    base::escape_controls(text), base::escape_controls(key));
+  const std::string type = fields["type"];
+  if (!type.empty() && type != "file" && type != "env")
+    return wrong("--secret '{}': the type is file or env", base::escape_controls(text));
   std::string path = fields.contains("src") ? fields["src"] : fields["source"];
+  if (type == "env" && !path.empty()) fields["env"] = std::exchange(path, {});
   if (id.empty() && !path.empty()) id = std::filesystem::path(path).filename();
   if (id.empty()) return wrong("--secret needs an id; write id=NAME,src=FILE or id=NAME,env=NAME");
   std::string bytes;
@@ -369,6 +373,8 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
   request["arguments"] = TRY(pairs_of(context, parsed, "build-arg", true));
   request["labels"] = TRY(pairs_of(context, parsed, "label", false));
   request["target"] = parsed.value("target").value_or("");
+  if (const std::string os = parsed.value("os").value_or("linux"); os != "linux")
+    return wrong("--os '{}': images are built for linux", base::escape_controls(os));
   request["platforms"] = platforms_of(context, parsed);
   request["no_cache"] = parsed.has("no-cache");
   request["pull"] = parsed.has("pull");

@@ -1,8 +1,10 @@
 /// build, and builder start, status, stop, delete, prune.
 
 #include <charconv>
+#include <csignal>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -53,6 +55,8 @@ class FileTarget {
     return base::write_all(fd_, bytes);
   }
 
+  bool is_stdout() const { return fd_ == STDOUT_FILENO; }
+
   /// After the last byte.
   Result<> finish() {
     owned_.reset();
@@ -70,10 +74,20 @@ class FileTarget {
     return base::fail(ErrorCode::Io, "tar could not write all files; see its messages above");
   }
 
+  /// A build that failed: what was begun is given up.
   ~FileTarget() {
     if (!path_.empty()) ::unlink((path_ + ".partial").c_str());
+    if (!unpacker_) return;
+    const auto process = base::open_process(*unpacker_);
+    if (!process) return;
+    (void)base::signal_process(process->get(), SIGKILL);
+    (void)base::await_process(process->get(), unpacker_->pid, base::Deadline::never());
   }
-  FileTarget(FileTarget&&) = default;
+  FileTarget(FileTarget&& other) noexcept
+      : owned_(std::move(other.owned_)),
+        fd_(other.fd_),
+        path_(std::exchange(other.path_, {})),
+        unpacker_(std::exchange(other.unpacker_, std::nullopt)) {}
   FileTarget& operator=(FileTarget&&) = delete;
 
  private:
@@ -94,9 +108,11 @@ class FileTarget {
     if (error) return base::fail_errno(error.value(), fmt::format("make '{}'", folder));
     base::Pipe pipe = TRY(base::make_pipe());
     base::SpawnOptions options;
-    options.arguments = {"/usr/bin/tar",          "--extract",         "--file=-",
-                         "--directory=" + folder, "--no-same-owner",   "--delay-directory-restore",
-                         "--exclude=dev/*",       "--xattrs-exclude=*"};
+    options.arguments = {"/usr/bin/tar",      "--extract",
+                         "--file=-",          "--directory=" + folder,
+                         "--no-same-owner",   "--delay-directory-restore",
+                         "--anchored",        "--exclude=dev/*",
+                         "--xattrs-exclude=*"};
     options.environment = {"LC_ALL=C", "PATH=/usr/bin:/bin"};
     options.descriptors = {{pipe.reader.get(), 0}, {STDERR_FILENO, 2}};
     options.new_session = false;
@@ -149,7 +165,8 @@ Result<int> build(Context& context, const Parsed& parsed) {
     return wrong_usage(context, parsed, "pipe the context in: tar -c . | container build -");
   std::optional<FileTarget> target;
   const OutputKind kind = options.output.kind;
-  if (kind == OutputKind::Tar || kind == OutputKind::Local)
+  const bool checks_only = parsed.has("check");
+  if (!checks_only && (kind == OutputKind::Tar || kind == OutputKind::Local))
     target.emplace(TRY(FileTarget::open(context, options.output)));
   BuildCall call{.parsed = parsed, .line = {}, .files = {}};
   call.line = base::dump_json(options.request);
@@ -157,13 +174,14 @@ Result<int> build(Context& context, const Parsed& parsed) {
   call.progress = progress_of(parsed);
   call.files = [&](std::string_view bytes) { return target->write(bytes); };
   const json result = TRY(run_build(context, call));
-  if (target) TRY(target->finish());
-  if (kind == OutputKind::Oci) TRY(save_archive(context, options));
-  if (parsed.has("check")) {
+  if (checks_only) {
     const int64_t warnings = base::json_int_or(result, "warnings", 0);
     tell(warnings == 0 ? "Nothing to remark.\n" : fmt::format("{} remark(s).\n", warnings));
     return warnings == 0 ? 0 : 1;
   }
+  if (target) TRY(target->finish());
+  if (kind == OutputKind::Oci) TRY(save_archive(context, options));
+  if (target && target->is_stdout()) return 0;
   if (parsed.has("quiet")) {
     TRY(print(base::json_string_or(result, "digest", "") + "\n"));
     return 0;

@@ -153,8 +153,9 @@ std::optional<Round> read_again(const Context& context, const Parsed& parsed,
                       : "What runs is left as it is.\n");
     return std::nullopt;
   }
-  if (const Result<> brought = bring_images(context, parsed, *files->stack, files->pull_policies);
-      !brought) {
+  Result<> brought = build_first(context, parsed, *files);
+  if (brought) brought = bring_images(context, parsed, *files->stack, files->pull_policies);
+  if (!brought) {
     tell_error(brought.error());
     return std::nullopt;
   }
@@ -201,6 +202,7 @@ Result<int> up(Context& context, const Parsed& parsed) {
   if (!options) return wrong_usage(context, parsed, options.error().to_string());
   if (parsed.has("plan")) return up_saved_plan(context, parsed);
   StackFiles files = TRY(load_valid_files(context, parsed));
+  if (which_builds(parsed) == WhichBuilds::None) files.stack->builds.clear();
   TRY(build_first(context, parsed, files));
   TRY(bring_images(context, parsed, *files.stack, files.pull_policies));
   const bool stays = !parsed.has("detach") && !parsed.has("wait") && !parsed.has("no-start");

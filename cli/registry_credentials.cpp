@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/deadline.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -31,18 +32,7 @@ constexpr const char* docker_server = "https://index.docker.io/v1/";
 constexpr std::string_view letters =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-std::string base64_encode(std::string_view bytes) {
-  std::string text;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    uint32_t group = 0;
-    const size_t count = std::min<size_t>(3, bytes.size() - i);
-    for (size_t k = 0; k < 3; ++k)
-      group = group << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (size_t k = 0; k < 4; ++k) text += k <= count ? letters[group >> (18 - 6 * k) & 63] : '=';
-  }
-  return text;
-}
-
+/// As other tools write it: with or without padding, perhaps in lines.
 std::optional<std::string> base64_decode(std::string_view text) {
   std::string bytes;
   uint32_t group = 0;
@@ -293,7 +283,7 @@ Result<> store_login(const Surroundings& surroundings, const std::string& host,
                   base::escape_controls(told.output.substr(0, told.output.find('\n'))));
     entry["username"] = username;
   } else {
-    entry["auth"] = base64_encode(username + ":" + password);
+    entry["auth"] = base::encode_base64(username + ":" + password);
   }
   if (member(document, "auths") == nullptr) document["auths"] = json::object();
   json& entries = document["auths"];
@@ -316,6 +306,11 @@ Result<> erase_login(const Surroundings& surroundings, const std::string& host) 
   }
   if (const std::string helper = helper_of(document, host); !helper.empty()) {
     const Told told = TRY(ask_helper(surroundings, helper, "erase", server_of(host)));
+    // Helpers say this, in these words, of what they do not have.
+    const bool unknown = told.output.find("credentials not found") != std::string::npos;
+    if (told.exit_code != 0 && !unknown)
+      return fail(ErrorCode::Io, "docker-credential-{} does not forget it: {}", helper,
+                  base::escape_controls(told.output.substr(0, told.output.find('\n'))));
     found = found || told.exit_code == 0;
   }
   if (found) return write_auth_file(path, document);

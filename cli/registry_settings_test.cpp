@@ -101,6 +101,17 @@ TEST_CASE("a login is kept in a file only its owner reads, and forgotten") {
         base::ErrorCode::NotFound);
 }
 
+TEST_CASE("a helper that does not forget a login keeps it, and that is told") {
+  User user;
+  user.write("bin/docker-credential-x",
+             "#!/bin/sh\n[ $1 = store ] && exit 0\necho 'the keychain is locked'; exit 1\n", 0755);
+  user.write(".config/container/auth.json", R"({"credsStore":"x"})");
+  REQUIRE(cli::store_login(user.surroundings, "h.example", "ann", "s3cret"));
+  const auto erased = cli::erase_login(user.surroundings, "h.example");
+  REQUIRE(!erased);
+  CHECK(erased.error().to_string().find("the keychain is locked") != std::string::npos);
+}
+
 TEST_CASE("docker's own file is read, its helpers are asked, and the environment wins") {
   User user;
   user.write("bin/docker-credential-x",

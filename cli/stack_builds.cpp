@@ -35,6 +35,13 @@ std::vector<std::string> services_below(const spec::Build& build) {
   return below;
 }
 
+/// Of the words of `up`, those a build's view knows.
+BuildProgress progress_of(const Parsed& parsed) {
+  const std::string text = parsed.value("progress").value_or("auto");
+  if (text == "none") return BuildProgress::Quiet;
+  return text == "plain" ? BuildProgress::Plain : BuildProgress::Auto;
+}
+
 }  // namespace
 
 WhichBuilds which_builds(const Parsed& parsed) {
@@ -71,6 +78,7 @@ Result<> build_services(const Context& context, const Parsed& parsed, const spec
     const std::string& image = stack.services.at(name).image;
     tell(fmt::format("Building {} for service {}\n", printable(image), printable(name)));
     BuildCall call{.parsed = parsed, .line = {}, .files = {}};
+    call.progress = progress_of(parsed);
     call.line = base::dump_json(TRY(stack_build_request(context, stack, name)));
     TRY_DURING(run_build(context, call), "build service '{}'", name);
   }
