@@ -109,10 +109,10 @@ bool Check::is_there(const std::string& reference, const Descriptor& blob) {
     if (!fetched)
       why = fmt::format(", and cannot be fetched again ({})", fetched.error().to_string());
   }
-  report_.problems.push_back(
-      fmt::format("{} of image '{}' is gone{}; bring the image in again: container image load -i "
-                  "FILE, or from where it was pulled",
-                  blob.digest, base::escape_controls(reference), why));
+  report_.problems.push_back(fmt::format(
+      "{} of image '{}' is gone{}; bring the image in again: container image pull "
+      "{}, or container image load -i FILE",
+      blob.digest, base::escape_controls(reference), why, base::escape_controls(reference)));
   return false;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 /// gzip as layers of builds are packed: by libisal, which compresses six times as fast as
-/// zlib's fastest level for 3 % more bytes (bench/FIGURES.md).
+/// zlib's fastest level for 3 % more bytes (210 MB of headers and compilers: 0.72 s to 80.9 MB, and
+/// 4.6 s to 78.7 MB, on one thread at 2.5 GHz).
 ///
 /// The same content gives the same bytes on processors with the same instruction sets, however it
 /// is cut into pieces; the stream carries neither name nor time.

@@ -1,16 +1,14 @@
 #include "image/layer_stream.h"
 
-#include <array>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 
 #include "base/file.h"
-#include "base/limits.h"
 #include "image/byte_pipe.h"
 #include "image/decompress.h"
 #include "image/digest.h"
 #include "image/erofs_writer.h"
+#include "image/layer.h"
 #include "image/tar_reader.h"
 
 namespace image {
@@ -19,17 +17,6 @@ namespace {
 using base::ErrorCode;
 using base::fail;
 using base::Result;
-
-constexpr uint64_t metadata_bytes_max = 2ull << 30;
-
-/// The disk's identity: the same layer is the same disk everywhere.
-std::array<uint8_t, 16> uuid_of(const std::string& diff_id) {
-  std::array<uint8_t, 16> uuid{};
-  const std::string hex(digest_hex(diff_id));
-  for (size_t i = 0; i < uuid.size(); ++i)
-    uuid[i] = static_cast<uint8_t>(std::strtoul(hex.substr(2 * i, 2).c_str(), nullptr, 16));
-  return uuid;
-}
 
 class Stream final : public LayerStream {
  public:
@@ -93,11 +80,7 @@ class Stream final : public LayerStream {
       hash.update(piece);
       return piece;
     };
-    ErofsOptions options;
-    options.unpacked_bytes_max = base::limits::layer_unpacked_bytes_max;
-    options.tree = {.entries_max = base::limits::layer_entries_max,
-                    .metadata_bytes_max = metadata_bytes_max};
-    ErofsWriter writer(disk_.fd(), options);
+    ErofsWriter writer(disk_.fd(), layer_disk_options());
     TarReader members = TRY(TarReader::create(source));
     while (const auto entry = TRY(members.next())) TRY(writer.add(*entry, members));
     // Padding after the archive's end is part of what the digest covers.
@@ -105,7 +88,7 @@ class Stream final : public LayerStream {
     }
     if (const std::string seen = hash.finish(); seen != diff_id_)
       return fail(ErrorCode::InvalidArgument, "a layer holds {} instead of {}", seen, diff_id_);
-    return writer.finish(uuid_of(diff_id_));
+    return writer.finish(layer_disk_uuid(diff_id_));
   }
 
   Store& store_;

@@ -171,9 +171,6 @@ class Store {
 
   /// One thread at a time makes a layer: hold this while looking for its disk and making it.
   std::shared_ptr<std::mutex> layer_turn(const std::string& diff_id);
-  /// The same for whoever fetches a blob. Never the layer's turn, which is taken under it: a layer
-  /// that is not compressed has one digest for both.
-  std::shared_ptr<std::mutex> blob_turn(const std::string& digest);
   base::Result<Ingest> begin_layer(const Lease& lease) const;
   /// Makes it the disk of `diff_id`, for good.
   base::Result<> commit_layer(Ingest layer, const std::string& diff_id);
@@ -193,7 +190,6 @@ class Store {
   friend class PartialBlob;
   Store(std::string root, base::UniqueFd lock) : root_(std::move(root)), lock_(std::move(lock)) {}
   base::Result<> drop_torn_layers();
-  std::shared_ptr<std::mutex> turn(const std::string& name);
   void settle_later(std::string path);
   void settle_layers();
   base::Result<> prepare();

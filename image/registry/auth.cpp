@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/deadline.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -134,20 +135,6 @@ bool same_site(std::string_view registry, std::string_view realm) {
   return realm == parent || realm.ends_with("." + std::string(parent));
 }
 
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view letters =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    uint32_t group = 0;
-    const size_t count = std::min<size_t>(3, bytes.size() - i);
-    for (size_t k = 0; k < 3; ++k)
-      group = group << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (size_t k = 0; k < 4; ++k) text += k <= count ? letters[group >> (18 - 6 * k) & 63] : '=';
-  }
-  return text;
-}
-
 Transport transport_for(const std::string& url, const Access& access, const Endpoint& endpoint) {
   Transport transport{.proxy = proxy_for(url, access)};
   const Result<UrlParts> parts = parse_url(url);
@@ -173,12 +160,22 @@ base::Error Authorizer::denied(std::string_view why) const {
                                          endpoint_.registry, why, endpoint_.registry)};
 }
 
+/// Neither a password nor the token it buys goes over an open line unasked.
+base::Error Authorizer::too_open() const {
+  return {
+      ErrorCode::Denied,
+      fmt::format("{} wants a password, and is spoken to without TLS; --scheme http sends it all "
+                  "the same, --scheme https asks for TLS",
+                  endpoint_.registry)};
+}
+
 std::optional<std::string> Authorizer::header(const std::string& scope) {
   const Credential* own = credential();
   if (own != nullptr && !own->registry_token.empty() && endpoint_.secrets_allowed)
     return "Bearer " + own->registry_token;
   const std::lock_guard lock(mutex_);
-  if (basic_ && own != nullptr) return "Basic " + base64(own->username + ":" + own->password);
+  if (basic_ && own != nullptr)
+    return "Basic " + base::encode_base64(own->username + ":" + own->password);
   const auto found = tokens_.find(scope);
   if (found == tokens_.end() || found->second.expires_ns <= base::boottime_ns())
     return std::nullopt;
@@ -236,7 +233,8 @@ Result<Authorizer::Token> Authorizer::fetch_token(const Challenge& challenge,
       if (!one.empty()) query += "&scope=" + percent_encoded(one);
     if (own != nullptr) {
       query += fmt::format("&client_id={}&account={}", client_name, percent_encoded(own->username));
-      request.headers = {"Authorization: Basic " + base64(own->username + ":" + own->password)};
+      request.headers = {"Authorization: Basic " +
+                         base::encode_base64(own->username + ":" + own->password)};
     }
     request.url = realm + (realm.find('?') == std::string::npos ? "?" : "&") + query;
   }
@@ -273,6 +271,8 @@ Result<> Authorizer::answer(const std::vector<std::string>& challenges, const st
     for (Challenge& one : parse_challenges(header)) all.push_back(std::move(one));
   for (const Challenge& challenge : all) {
     if (challenge.scheme != "bearer") continue;
+    if (own != nullptr && !endpoint_.secrets_allowed)
+      return tl::unexpected<base::Error>(too_open());
     if (own != nullptr && !own->registry_token.empty())
       return tl::unexpected<base::Error>(denied("does not accept the token"));
     // One thread at a time: all others then find its token.
@@ -289,11 +289,7 @@ Result<> Authorizer::answer(const std::vector<std::string>& challenges, const st
   for (const Challenge& challenge : all) {
     if (challenge.scheme != "basic") continue;
     if (own == nullptr) return tl::unexpected<base::Error>(denied("wants a login"));
-    if (!endpoint_.secrets_allowed)
-      return fail(ErrorCode::Denied,
-                  "{} wants a password, and is spoken to without TLS; --scheme http sends it all "
-                  "the same, --scheme https asks for TLS",
-                  endpoint_.registry);
+    if (!endpoint_.secrets_allowed) return tl::unexpected<base::Error>(too_open());
     if (used) return tl::unexpected<base::Error>(denied("does not accept the login"));
     const std::lock_guard lock(mutex_);
     basic_ = true;

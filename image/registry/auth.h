@@ -30,8 +30,6 @@ std::vector<Challenge> parse_challenges(std::string_view header);
 /// registry's parent domain, where that is not a public suffix.
 bool same_site(std::string_view registry, std::string_view realm);
 
-std::string base64(std::string_view bytes);
-
 class Authorizer {
  public:
   Authorizer(HttpClient& http, const Access& access, const Endpoint& endpoint)
@@ -54,6 +52,7 @@ class Authorizer {
                                   const Reach& reach, Cancel* cancel);
   base::Result<> check_realm(const UrlParts& realm, bool with_secret) const;
   base::Error denied(std::string_view why) const;
+  base::Error too_open() const;
 
   HttpClient& http_;
   const Access& access_;

@@ -215,7 +215,8 @@ Result<Answer> Repository::settle(const Ask& ask, Answer answer) {
   if ((status >= 200 && status < 300) || expected) return answer;
   const std::string words = server_words(*answer.exchange);
   if (status == 404)
-    return fail(ErrorCode::NotFound, "{} is not at {}{}", ask.path, endpoint_.authority, words);
+    return fail(ErrorCode::NotFound, "{} is not at {}{}", without_query(ask.path),
+                endpoint_.authority, words);
   if (status == 401 || status == 403)
     return fail(
         ErrorCode::Denied, "{} does not let us {} '{}'{}; log in with: container registry login {}",

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/deadline.h"
 #include "image/registry/client.h"
 #include "image/registry/test_server.h"
@@ -162,7 +163,7 @@ TEST_CASE("a token is fetched with the password, sent along, and used until it e
 
   const auto seen = desk.server.seen();
   REQUIRE(seen.size() == 4);  // refused, token, and two that carry it
-  CHECK(seen[1].header("authorization") == "Basic " + base64("ann:s3cret"));
+  CHECK(seen[1].header("authorization") == "Basic " + base::encode_base64("ann:s3cret"));
   CHECK(seen[1].target.find("service=reg") != std::string::npos);
   CHECK(seen[1].target.find("scope=repository%3Ateam%2Fapp%3Apull") != std::string::npos);
   CHECK(seen[1].target.find("s3cret") == std::string::npos);
@@ -222,7 +223,7 @@ TEST_CASE("a password is not sent to a token service of another site") {
 
 TEST_CASE("Basic authentication is answered where the registry asks for it") {
   Desk desk([&](const Seen& seen, const Wire& wire) {
-    if (seen.header("authorization") != "Basic " + base64("ann:s3cret"))
+    if (seen.header("authorization") != "Basic " + base::encode_base64("ann:s3cret"))
       return wire.answer(401, "", "WWW-Authenticate: Basic realm=\"r\"\r\n");
     wire.answer(200, "{}");
   });

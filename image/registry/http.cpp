@@ -373,7 +373,9 @@ void Loop::begin(const TransferPtr& transfer) {
   transfer->easy = easy;
   running_.emplace(easy, transfer);
   set_up(easy, *transfer);
-  ::curl_multi_add_handle(pool_of(*transfer).multi, easy);
+  const CURLMcode added = ::curl_multi_add_handle(pool_of(*transfer).multi, easy);
+  if (added != CURLM_OK)
+    end(transfer, base::Error(ErrorCode::Internal, ::curl_multi_strerror(added)));
 }
 
 void Loop::end(const TransferPtr& transfer, std::optional<base::Error> error) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <vector>
 
@@ -28,6 +29,17 @@ using base::Result;
 using nlohmann::json;
 
 constexpr size_t piece_bytes = 256u << 10;
+
+/// Of all pulls; one at a time, and one that waits can be cancelled.
+std::shared_ptr<Slots> turn_at(const std::string& digest) {
+  static std::mutex mutex;
+  static std::map<std::string, std::weak_ptr<Slots>> all;
+  const std::lock_guard lock(mutex);
+  std::erase_if(all, [](const auto& one) { return one.second.expired(); });
+  std::shared_ptr<Slots> turn = all[digest].lock();
+  if (!turn) all[digest] = turn = std::make_shared<Slots>(1);
+  return turn;
+}
 
 bool is_image_config(const std::string& type) {
   return type == config_media_type || type == "application/vnd.docker.container.image.v1+json";
@@ -321,8 +333,9 @@ Result<> Puller::fetch_layers() {
 Result<> Puller::fetch(const BlobJob& job) {
   TRY(lease_.keep(job.blob.digest));
   // Whoever pulls the same blob at the same time waits for the one who began.
-  const std::shared_ptr<std::mutex> turn = store_.blob_turn(job.blob.digest);
-  const std::lock_guard only_one(*turn);
+  const std::shared_ptr<Slots> turn = turn_at(job.blob.digest);
+  TRY(turn->take(cancel_));
+  const std::shared_ptr<void> held(nullptr, [turn](void*) { turn->give(); });
   if (store_.has(job.blob.digest)) {
     if (const uint64_t size = TRY(store_.size_of(job.blob.digest)); size != job.blob.size)
       return fail(ErrorCode::InvalidArgument, "{} has {} bytes where {} were announced",

@@ -105,7 +105,7 @@ class Build(SystemTest):
     def test_a_context_from_stdin_and_files_as_output(self):
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-            for name, text in (("Dockerfile", "FROM scratch\nCOPY a b /x/\n"), ("a", "1"),
+            for name, text in (("Dockerfile", "FROM scratch\nCOPY a b /x/\nCOPY a /x/dev/\n"), ("a", "1"),
                                ("b", "2"), ("c", "3")):
                 member = tarfile.TarInfo(name)
                 member.size = len(text)
@@ -114,8 +114,12 @@ class Build(SystemTest):
         self.system.run("build", "-o", f"type=local,dest={target}", "-", text=False,
                         input=archive.getvalue())
         self.assertEqual(sorted(str(path.relative_to(target)) for path in target.rglob("*")),
-                         ["x", "x/a", "x/b"])
+                         ["x", "x/a", "x/b", "x/dev", "x/dev/a"])
         files = self.context / "files.tar"
+        files.write_text("kept")
+        self.system.run("build", "--check", "-o", f"type=tar,dest={files}", "-", text=False,
+                        input=archive.getvalue(), check=False)
+        self.assertEqual(files.read_text(), "kept")
         self.system.run("build", "-o", f"type=tar,dest={files}", "-", text=False,
                         input=archive.getvalue())
         with tarfile.open(files) as tar:

@@ -501,10 +501,11 @@ class HostileRegistries(Case):
         self.assertEqual(plain.seen, [])
 
     def test_redirects_to_files_and_link_local_addresses(self):
-        for target in ("file:///etc/passwd", "http://169.254.169.254/latest/meta-data",
-                       "unix:///run/x"):
+        for target, why in (("file:///etc/passwd", "only http and https"),
+                            ("http://169.254.169.254/latest/meta-data", "link-local"),
+                            ("unix:///run/x", "only http and https")):
             fake = self.fake(lambda h, to=target: h.reply(307, Location=to))
-            self.pull_refused(fake)
+            self.assertIn(why, self.pull_refused(fake))
 
     def test_storms_pass_and_an_hour_is_an_error(self):
         storm = iter((429, 503, 502))
@@ -571,6 +572,10 @@ class Interruptions(Case):
         pulling.stderr.close()
         self.ours.run("image", "pull", name)
         self.released.set()
+        ranges = [headers.get("Range") for _, path, headers in fake.seen
+                  if path.endswith(digest(self.content.layer))]
+        self.assertEqual(ranges[0], None)
+        self.assertGreater(int(ranges[1].removeprefix("bytes=").split("-")[0]), 2 << 20)
 
 
 if __name__ == "__main__":
