@@ -2,21 +2,14 @@
 
 #include <csignal>
 
-#include <nlohmann/json.hpp>
-
 #include "base/file.h"
-#include "base/json.h"
-#include "base/limits.h"
 #include "base/log.h"
-#include "runtime/qemu/events.h"
 #include "runtime/qemu/find.h"
 
 namespace runtime {
 namespace {
 
-using base::Deadline;
 using base::ErrorCode;
-using base::fail;
 using base::Result;
 
 constexpr int32_t exit_code_vm_died = 255;
@@ -26,18 +19,6 @@ void undo_start(const qemu::VmState& state) {
   if (!process) return;
   if (const auto pidfd = base::open_process(*process))
     (void)base::signal_process(pidfd->get(), SIGKILL);
-}
-
-/// False only if another QEMU answers: a monitor that does not is no proof of anything.
-bool is_the_same(IoLoop& loop, const std::string& socket, const std::string& uuid) {
-  const Deadline deadline = Deadline::in_ms(base::limits::vm_answer_timeout_ms);
-  const auto monitor = qemu::Monitor::connect(loop, socket, deadline);
-  if (!monitor) return true;
-  const auto answer = (*monitor)->execute("query-uuid", deadline);
-  (*monitor)->close();
-  if (!answer) return true;
-  const auto json = base::parse_json(*answer);
-  return !json || base::json_string_or(*json, "UUID", uuid) == uuid;
 }
 
 /// Nobody saw the end; unless it was written down it counts as a death under the process.
@@ -57,7 +38,7 @@ void note_end(const Folders& folders, const qemu::VmState& state) {
 
 }  // namespace
 
-Result<Found> find_machine(IoLoop& loop, const Folders& folders, const std::string& id) {
+Result<Found> find_machine(const Folders& folders, const std::string& id) {
   const auto leave = [&](const base::Error& why) {
     (void)base::remove_tree(folders.vm(id));
     return tl::unexpected(why);
@@ -68,10 +49,9 @@ Result<Found> find_machine(IoLoop& loop, const Folders& folders, const std::stri
     undo_start(*state);
     return leave(base::Error(ErrorCode::NotFound, "its start was interrupted and is undone"));
   }
-  const qemu::Sockets sockets{folders.vm(id)};
   Result<base::UniqueFd> pidfd = base::open_process(state->process);
   Result<base::UniqueFd> console = qemu::open_console(state->process.pid);
-  if (!pidfd || !console || !is_the_same(loop, sockets.monitor(), state->uuid)) {
+  if (!pidfd || !console || !qemu::has_uuid(state->process.pid, state->uuid)) {
     note_end(folders, *state);
     return leave(pidfd ? base::Error(ErrorCode::NotFound, "its process is another one now")
                        : pidfd.error());

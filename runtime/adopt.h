@@ -5,7 +5,6 @@
 
 #include "base/result.h"
 #include "runtime/folders.h"
-#include "runtime/io/loop.h"
 #include "runtime/qemu/machine.h"
 #include "runtime/qemu/state.h"
 
@@ -19,6 +18,6 @@ struct Found {
 /// NotFound if it does not run any more; then its end is written down and its folder is gone. A
 /// start that was interrupted half-way is undone. A machine whose monitor is silent is found all
 /// the same: whether its guest lives is the agent's to show.
-base::Result<Found> find_machine(IoLoop& loop, const Folders& folders, const std::string& id);
+base::Result<Found> find_machine(const Folders& folders, const std::string& id);
 
 }  // namespace runtime

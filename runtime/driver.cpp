@@ -26,6 +26,7 @@
 #include "runtime/disk/scratch_disk.h"
 #include "runtime/emulator.h"
 #include "runtime/folders.h"
+#include "runtime/mother/mothers.h"
 #include "runtime/process_config.h"
 #include "runtime/qemu/probe.h"
 #include "runtime/seed/seed.h"
@@ -54,6 +55,12 @@ constexpr uint32_t default_cpus_max = 4;
 using ContainerPtr = std::shared_ptr<Container>;
 using VmPtr = std::shared_ptr<Vm>;
 
+/// What a machine begins as; nothing: it boots.
+struct Origin {
+  const Template* saved = nullptr;
+  Mother* mother = nullptr;  ///< Made from `saved`.
+};
+
 class Driver final : public RuntimeDriver {
  public:
   Driver(RuntimeOptions options, std::unique_ptr<IoLoop> loop, qemu::Verdict verdict,
@@ -66,10 +73,19 @@ class Driver final : public RuntimeDriver {
         seed_({.program = qemu::Plan{}.program,
                .library = options_.programs + "/container-memory.so",
                .system = options_.app_root}),
+        mothers_(*loop_, *templates_,
+                 {.run_folder = folders_.mother_runs(),
+                  .empty_disk = folders_.scratch_template(),
+                  .guest = {options_.guest},
+                  .launcher = options_.programs + "/container-launch",
+                  .system = options_.app_root,
+                  .seed = &seed_}),
         first_uid_(qemu::first_machine_uid()) {
     if (const Result<> loading = seed_.prepare(); !loading)
       spdlog::warn("{}; machines start slower", loading.error().to_string());
-    if (options_.prepare_template) want_template(usual_shape());
+    if (!options_.prepare_template) return;
+    want_template(usual_shape());
+    mothers_.want(usual_shape());
   }
   ~Driver() override;
 
@@ -78,7 +94,10 @@ class Driver final : public RuntimeDriver {
     return {.name = kvm ? "kvm" : "tcg", .reason = verdict_.reason};
   }
 
-  Result<> settle(const Deadline& deadline) override { return templates_->settle(deadline); }
+  Result<> settle(const Deadline& deadline) override {
+    TRY(templates_->settle(deadline));
+    return mothers_.settle(deadline);
+  }
 
   Result<> create(const ContainerSetup& setup) override;
   Result<> start(const StartRequest& request) override;
@@ -112,9 +131,9 @@ class Driver final : public RuntimeDriver {
   std::optional<uint32_t> free_uid() const;
   void want_template(const qemu::Shape& shape);
   Result<VmPtr> boot(const StartRequest& request, const ContainerPtr& container,
-                     const Template* origin);
+                     const Origin& origin);
   Result<VmPtr> boot_until_ready(const StartRequest& request, const ContainerPtr& container,
-                                 const Template* origin);
+                                 const Origin& origin);
   Result<VmPtr> clone_or_boot(const StartRequest& request, const ContainerPtr& container);
   Result<guest::Emulator> emulator_for(const reconciler::ImageRuntimeConfig& image) const;
   Result<> discard(const VmPtr& vm, const base::Error& why);
@@ -131,6 +150,7 @@ class Driver final : public RuntimeDriver {
   const qemu::Verdict verdict_;
   const std::unique_ptr<Templates> templates_;
   Seed seed_;
+  Mothers mothers_;
   const std::optional<uint32_t> first_uid_;
 
   mutable std::mutex mutex_;
@@ -274,7 +294,7 @@ Result<VmPtr> Driver::take_over(qemu::VmState state, qemu::Machine machine,
 
 /// The machine runs, and is being watched; or nothing of it is left.
 Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& container,
-                           const Template* origin) {
+                           const Origin& origin) {
   const std::string& id = request.setup.id;
   base::TraceScope preparing(id, "daemon", "start: disk, folder and user of its machine");
   qemu::MachineRequest machine;
@@ -287,11 +307,12 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   machine.layers = request.setup.image.layer_disks;
   machine.program = TRY(find_emulator(request.setup.image.architecture, options_.emulators))
                         .value_or(std::string());
-  if (origin != nullptr) {
+  if (origin.saved != nullptr) {
     machine.memory = qemu::Memory::Clone;
-    machine.memory_fd = origin->memory.get();
-    machine.memory_file = origin->memory_path;
+    machine.memory_fd = origin.saved->memory.get();
+    machine.memory_file = origin.saved->memory_path;
     machine.seed = &seed_;
+    machine.mother = origin.mother;
   }
   for (const reconciler::NetworkLease& lease : request.leases) {
     if (!lease.tap)
@@ -315,15 +336,17 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   // Before QEMU exists: a daemon that dies in between finds it by its uuid and ends it.
   TRY(qemu::save(folders_.vm_state(id), state));
   container->boot_log->restart();
-  if (origin != nullptr) container->boot_log->append(origin->console_text);
+  if (origin.saved != nullptr) container->boot_log->append(origin.saved->console_text);
   preparing.close();
   base::TraceScope spawning(id, "daemon", "start: QEMU's process");
   qemu::Machine started = TRY(qemu::start_machine(machine));
   spawning.close();
   base::TraceScope watching(id, "daemon", "start: orders to QEMU, and somebody to watch it");
-  if (origin != nullptr) {
+  if (origin.mother != nullptr) {
+    started.orders = TRY(order_continue(machine.sockets.monitor()));
+  } else if (origin.saved != nullptr) {
     // A description of its own: clones read it side by side, each from its beginning.
-    const base::UniqueFd from = TRY(base::open_file(origin->state_path, O_RDONLY));
+    const base::UniqueFd from = TRY(base::open_file(origin.saved->state_path, O_RDONLY));
     started.orders = TRY(order_resume(machine.sockets.monitor(), from.get()));
   }
   state.process = started.process;
@@ -342,7 +365,7 @@ Result<> Driver::discard(const VmPtr& vm, const base::Error& why) {
 
 /// Its agent answers; or nothing of it is left.
 Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const ContainerPtr& container,
-                                       const Template* origin) {
+                                       const Origin& origin) {
   const std::string folder = folders_.vm(request.setup.id);
   Result<VmPtr> booted = boot(request, container, origin);
   if (!booted) {
@@ -357,7 +380,7 @@ Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const Contai
     vm->set_file_server(*served);
   }
   const int patience_ms =
-      origin != nullptr ? limits::vm_clone_timeout_ms : limits::vm_boot_timeout_ms;
+      origin.saved != nullptr ? limits::vm_clone_timeout_ms : limits::vm_boot_timeout_ms;
   if (const Result<> up = vm->await_agent(Deadline::in_ms(patience_ms)); !up)
     TRY(discard(vm, up.error()));
   return booted;
@@ -368,12 +391,18 @@ Result<VmPtr> Driver::clone_or_boot(const StartRequest& request, const Container
   const qemu::Shape shape = shape_of(request);
   const bool may_clone = request.setup.service.boot == spec::BootMode::Clone;
   const auto origin = may_clone ? templates_->find(shape) : nullptr;
+  if (const auto mother = origin ? mothers_.find(shape) : nullptr) {
+    Result<VmPtr> born = boot_until_ready(request, container, {origin.get(), mother.get()});
+    if (born) return born;
+    mothers_.drop(shape, born.error().to_string());
+  }
   if (origin) {
-    Result<VmPtr> cloned = boot_until_ready(request, container, origin.get());
+    mothers_.want(shape);
+    Result<VmPtr> cloned = boot_until_ready(request, container, {origin.get(), nullptr});
     if (cloned) return cloned;
     templates_->drop(shape, cloned.error().to_string());
   }
-  Result<VmPtr> booted = boot_until_ready(request, container, nullptr);
+  Result<VmPtr> booted = boot_until_ready(request, container, {});
   if (booted && may_clone) want_template(shape);
   return booted;
 }
@@ -527,7 +556,7 @@ Result<> Driver::adopt(std::function<void(reconciler::VmEvent)> on_event) {
 }
 
 void Driver::adopt_one(const std::string& id) {
-  Result<Found> found = find_machine(*loop_, folders_, id);
+  Result<Found> found = find_machine(folders_, id);
   if (!found) {
     spdlog::info("the virtual machine of '{}' is gone: {}", id, found.error().to_string());
     return;

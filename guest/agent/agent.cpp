@@ -152,6 +152,7 @@ const std::vector<Agent::Route>& Agent::routes() {
       {"POST", "/v1/hosts", &Agent::hosts},
       {"POST", "/v1/time", &Agent::time},
       {"GET", "/v1/statistics", &Agent::statistics},
+      {"POST", "/v1/rehearsal", &Agent::end_rehearsal},
       {"POST", "/v1/shutdown", &Agent::shutdown},
   };
   return table;
@@ -509,6 +510,27 @@ Result<> Agent::statistics(const Request&, const std::string&, const ReplyPtr& r
   guest::Statistics statistics = cgroup_.statistics();
   statistics.networks = TRY(interface_statistics());
   reply->send(guest::to_json(statistics));
+  return {};
+}
+
+/// Everything is again as it was before the first order.
+Result<> Agent::end_rehearsal(const Request&, const std::string&, const ReplyPtr& reply) {
+  if (!configured_ || !config_.rehearsal)
+    return fail(ErrorCode::InvalidState, "there is no rehearsal to end");
+  if (!TRY(find(std::string(guest::main_process_id)))->ended())
+    return fail(ErrorCode::InvalidState, "the rehearsal's process is running");
+  set_health({});
+  processes_.clear();
+  main_pidfd_.reset();
+  main_mounts_.reset();
+  TRY(forget_interfaces(config_.interfaces));
+  TRY(cgroup_.start_over());
+  TRY(forget_cached(machine_.scratch_disk));
+  log_ = {};
+  event_readers_.clear();
+  config_ = {};
+  configured_ = false;
+  reply->send(nlohmann::json::object());
   return {};
 }
 

@@ -63,6 +63,7 @@ class Agent : public RequestHandler {
   base::Result<> hosts(const Request& request, const std::string&, const ReplyPtr& reply);
   base::Result<> time(const Request& request, const std::string&, const ReplyPtr& reply);
   base::Result<> statistics(const Request&, const std::string&, const ReplyPtr& reply);
+  base::Result<> end_rehearsal(const Request&, const std::string&, const ReplyPtr& reply);
   base::Result<> shutdown(const Request&, const std::string&, const ReplyPtr& reply);
 
   base::Result<> prepare_machine(const guest::ContainerConfig& config);

@@ -89,6 +89,15 @@ Result<> Cgroup::create() {
   return {};
 }
 
+Result<> Cgroup::start_over() {
+  if (memory_events_) loop_.forget(memory_events_.get());
+  memory_events_.reset();
+  folder_.reset();
+  kills_ = 0;
+  if (::rmdir(folder.c_str()) != 0) return fail_errno(errno, "remove the cgroup");
+  return create();
+}
+
 Result<> Cgroup::limit(const guest::ContainerConfig& config, std::function<void()> out_of_memory) {
   out_of_memory_ = std::move(out_of_memory);
   if (config.cpus > 0)

@@ -21,6 +21,8 @@ class Cgroup {
   /// Makes the group and sets the limits of `config`. `out_of_memory` is called after each kill.
   base::Result<> create();
   base::Result<> limit(const guest::ContainerConfig& config, std::function<void()> out_of_memory);
+  /// The group, which is empty, becomes a new one without limits.
+  base::Result<> start_over();
   int folder_fd() const { return folder_.get(); }
   /// Kills everything inside, and calls back once it is empty.
   base::Result<> kill_all(std::function<void()> empty);

@@ -1,5 +1,6 @@
 /// The first process of every VM. It mounts what it needs, opens the control port, and serves the
-/// host until the VM ends. As `modprobe` it loads a kernel module instead.
+/// host until the VM ends. As `modprobe` it loads a kernel module instead, and in a rehearsal it is
+/// the container's program as well.
 
 #include <fcntl.h>
 #include <sys/reboot.h>
@@ -13,6 +14,7 @@
 #include "base/file.h"
 #include "guest/agent/agent.h"
 #include "guest/agent/modules.h"
+#include "guest/agent/rehearsal.h"
 #include "guest/agent/system.h"
 
 namespace {
@@ -52,6 +54,7 @@ int load_module(const char* name) {
 int main(int argc, char** argv) {
   if (argc >= 2 && std::string_view(argv[0]).ends_with("modprobe"))
     return load_module(argv[argc - 1]);
+  if (argc == 2 && std::string_view(argv[1]) == guest::rehearsal_word) return agent::rehearse();
   const auto ended = serve();
   std::printf("container-agent: %s\n", ended.error().to_string().c_str());
   std::fflush(stdout);

@@ -239,6 +239,21 @@ Result<> configure_interfaces(const std::vector<guest::Interface>& interfaces) {
   return {};
 }
 
+Result<> forget_interfaces(const std::vector<guest::Interface>& interfaces) {
+  if (interfaces.empty()) return {};
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_errno(errno, "socket");
+  for (size_t i = 0; i < interfaces.size(); ++i) {
+    const std::string& name = interfaces[i].name;
+    ifreq request = TRY(request_for(name));
+    request.ifr_addr = TRY(address_v4("0.0.0.0"));
+    TRY(call(socket.get(), SIOCSIFADDR, &request, fmt::format("take the address of '{}'", name)));
+    TRY(set_flags(socket.get(), name, 0, IFF_UP));
+    TRY(set_mac(socket.get(), name, guest::unconfigured_mac(i)));
+  }
+  return {};
+}
+
 Result<std::vector<guest::NetworkStatistics>> interface_statistics() {
   std::vector<guest::NetworkStatistics> result;
   for (const std::string& name : TRY(interface_names())) {

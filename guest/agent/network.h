@@ -11,6 +11,8 @@ namespace agent {
 
 base::Result<> bring_up_loopback();
 base::Result<> configure_interfaces(const std::vector<guest::Interface>& interfaces);
+/// Down, without addresses, and with the MACs that tell their place.
+base::Result<> forget_interfaces(const std::vector<guest::Interface>& interfaces);
 base::Result<std::vector<guest::NetworkStatistics>> interface_statistics();
 
 }  // namespace agent

@@ -381,6 +381,7 @@ json to_json(const ContainerConfig& config) {
           {"init", config.init},
           {"build", config.build},
           {"trace", config.trace},
+          {"rehearsal", config.rehearsal},
           {"process", process_to_json(config.process)},
           {"health", to_json(config.health)}};
 }
@@ -453,6 +454,7 @@ Result<ContainerConfig> container_config_from_json(const json& object) {
   TRY(read(object, "init", config.init));
   TRY(read(object, "build", config.build));
   TRY(read(object, "trace", config.trace));
+  TRY(read(object, "rehearsal", config.rehearsal));
   TRY(read(object, "process", config.process));
   TRY(read(object, "health", config.health));
   return config;

@@ -34,11 +34,12 @@
 ///   DELETE /v1/processes/ID              forgets a process (exec); one that runs goes on unread
 ///   GET  /v1/events?after=N              response body: one Event a line, for ever
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
-///   POST /v1/health                      HealthConfig, replaces the running probe
-///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
-///   POST /v1/time                        {"wall_ns": N}: sets the clock
-///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
-///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers
+///   POST /v1/rehearsal                   after a container of `rehearsal` has ended: all is as
+///   before POST /v1/health                      HealthConfig, replaces the running probe POST
+///   /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these POST
+///   /v1/time                        {"wall_ns": N}: sets the clock GET  /v1/statistics cpu,
+///   memory, pids, io, network counters (Statistics) POST /v1/shutdown                    ends what
+///   runs, writes the disks, and then answers
 ///
 /// A build machine (ContainerConfig::build) runs no program of its image but steps, each on an
 /// overlay of the image's layers, the layers added here and those earlier steps left:
@@ -92,6 +93,8 @@ inline constexpr uint32_t frame_bytes_max = 64u << 10;
 /// Trailer of a response whose body could not be completed: why.
 inline constexpr std::string_view failure_trailer = "failure";
 inline constexpr std::string_view main_process_id = "main";
+/// The only argument of the agent where it is the program of a rehearsed container.
+inline constexpr std::string_view rehearsal_word = "rehearse";
 inline constexpr size_t output_frame_header_bytes = 13;
 
 /// The MAC of the n-th NIC (from 0) before it is configured. It is part of the VM's shape, the same
@@ -179,6 +182,8 @@ struct ContainerConfig {
   /// A build machine: `process` is not run, mounts are seen by the steps that ask for them.
   bool build = false;
   bool trace = false;  ///< The answer tells what took how long.
+  /// Nobody's container, made so that the way to one is known; ends with POST /v1/rehearsal.
+  bool rehearsal = false;
   ProcessConfig process;
   HealthConfig health;
 };

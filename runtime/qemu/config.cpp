@@ -42,7 +42,7 @@ class Arguments {
 void add_memory(Arguments& to, const Plan& plan) {
   json memory{{"id", "ram"},
               {"size", plan.shape.memory_bytes / mebibyte * mebibyte},
-              {"share", plan.memory != Memory::Clone}};
+              {"share", !is_cloned(plan.memory)}};
   if (plan.memory == Memory::Fresh) {
     memory["qom-type"] = "memory-backend-memfd";
   } else {
@@ -54,7 +54,7 @@ void add_memory(Arguments& to, const Plan& plan) {
 
 /// A clone has its kernel in its memory already.
 void add_kernel(Arguments& to, const Plan& plan) {
-  if (plan.memory == Memory::Clone) {
+  if (is_cloned(plan.memory)) {
     to.add("-incoming", std::string("defer"));
     return;
   }
@@ -104,10 +104,10 @@ void add_channels(Arguments& to) {
 
 /// QEMU does not save a machine with a joined disk; a template's has nothing to join yet.
 void add_image(Arguments& to, const Plan& plan) {
-  const bool joined = plan.memory != Memory::Template;
+  const bool joined = plan.memory == Memory::Fresh || plan.memory == Memory::Clone;
   to.descriptor(Descriptor::table);
   if (joined) to.descriptor(Descriptor::image);
-  for (size_t i = 0; i < plan.layer_files; ++i)
+  for (size_t i = 0; joined && i < plan.layer_files; ++i)
     to.descriptor(Descriptor::layer_first + static_cast<int>(i));
   to.add_json("-blockdev", json{{"driver", "file"},
                                 {"node-name", "image-file"},

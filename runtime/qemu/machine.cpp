@@ -11,6 +11,7 @@
 #include "base/host.h"
 #include "base/log.h"
 #include "runtime/disk/image_disk.h"
+#include "runtime/mother/mother.h"
 #include "runtime/seed/seed.h"
 
 namespace runtime::qemu {
@@ -42,32 +43,42 @@ std::string memory_library(const std::string& launcher) {
   return launcher.substr(0, launcher.rfind('/') + 1) + "container-memory.so";
 }
 
-/// How many files the image disk was joined from.
-Result<size_t> give_image(const MachineRequest& request, Descriptors& to) {
+/// What joins the image disk: QEMU, or what is around it in a mother and its children.
+bool is_joined_outside(const MachineRequest& request) {
+  return request.memory == Memory::Mother || request.mother != nullptr;
+}
+
+Result<std::vector<SeedPart>> give_image(const MachineRequest& request, Descriptors& to) {
   std::vector<std::string> files;
   if (request.memory != Memory::Template) {
     files.push_back(request.guest.modules());
     files.insert(files.end(), request.layers.begin(), request.layers.end());
   }
-  const bool joined = request.memory != Memory::Template;
-  ImageDisk disk = TRY(open_image_disk(files, joined ? request.program : std::string()));
+  const bool has_files = request.memory != Memory::Template;
+  ImageDisk disk = TRY(open_image_disk(files, has_files ? request.program : std::string()));
   std::vector<int> sets;
+  std::vector<SeedPart> parts;
   for (size_t i = 0; i < disk.files.size(); ++i) {
     sets.push_back(Descriptor::layer_first + static_cast<int>(i));
+    parts.push_back({.number = sets.back(),
+                     .first_sector = disk.partitions[i].first_sector,
+                     .sectors = disk.partitions[i].sectors});
     to.give(std::move(disk.files[i]), sets.back());
   }
-  if (request.memory != Memory::Template)
+  if (has_files && !is_joined_outside(request))
     to.give(TRY(read_only_memory_file("container-image",
                                       vmdk_descriptor(disk.partitions, Descriptor::table, sets))),
             Descriptor::image);
   to.give(std::move(disk.table), Descriptor::table);
-  return disk.files.size();
+  return parts;
 }
 
 Result<> give_start(const MachineRequest& request, Descriptors& to) {
   to.give(request.scratch, Descriptor::scratch);
+  if (request.mother != nullptr) return {};
+  if (request.orders >= 0) to.give(request.orders, Descriptor::orders);
   if (request.memory != Memory::Fresh) to.give(request.memory_fd, Descriptor::memory);
-  if (request.memory == Memory::Clone) {
+  if (is_cloned(request.memory)) {
     to.give(TRY(base::open_file(memory_library(request.launcher), O_RDONLY)), Descriptor::library);
     return {};
   }
@@ -93,7 +104,7 @@ std::vector<std::string> launch_words(const MachineRequest& request, size_t laye
     arguments.emplace_back(option);
     arguments.push_back(std::move(value));
   };
-  if (request.memory != Memory::Clone) add("--read", request.guest.folder);
+  if (!is_cloned(request.memory)) add("--read", request.guest.folder);
   if (request.memory == Memory::Template) add("--write", request.memory_file);
   if (request.memory == Memory::Clone) {
     add("--read", request.memory_file);
@@ -120,12 +131,18 @@ std::vector<std::string> launch_words(const MachineRequest& request, size_t laye
   return arguments;
 }
 
-Result<base::ProcessIdentity> start_process(const MachineRequest& request, size_t layer_files,
+Result<base::ProcessIdentity> start_process(const MachineRequest& request,
+                                            std::vector<SeedPart> parts,
                                             const Descriptors& descriptors) {
-  if (request.seed != nullptr && request.memory == Memory::Clone) {
-    Result<base::ProcessIdentity> forked =
-        request.seed->spawn(launch_words(request, layer_files, Way::Fork), descriptors.given());
-    if (forked) return forked;
+  SeedRequest order{.words = launch_words(request, parts.size(), Way::Fork),
+                    .descriptors = descriptors.given(),
+                    .parts = {}};
+  const size_t layer_files = parts.size();
+  if (is_joined_outside(request)) order.parts = std::move(parts);
+  if (request.mother != nullptr) return request.mother->spawn(order);
+  if (request.seed != nullptr && is_cloned(request.memory)) {
+    Result<base::ProcessIdentity> forked = request.seed->spawn(order);
+    if (forked || request.memory == Memory::Mother) return forked;
     spdlog::warn("{}; it is started anew", forked.error().to_string());
   }
   std::vector<std::string> arguments = launch_words(request, layer_files, Way::Exec);
@@ -139,7 +156,7 @@ Result<base::ProcessIdentity> start_process(const MachineRequest& request, size_
 
 Result<Machine> start_machine(const MachineRequest& request) {
   Descriptors descriptors;
-  const size_t layer_files = TRY(give_image(request, descriptors));
+  std::vector<SeedPart> parts = TRY(give_image(request, descriptors));
   TRY(give_start(request, descriptors));
   TRY(give_channels(request, descriptors));
   // Nobody may be reading, for as long as the daemon is away; then the oldest text stays in the
@@ -150,7 +167,7 @@ Result<Machine> start_machine(const MachineRequest& request) {
   descriptors.give(console.writer.get(), Descriptor::console);
   descriptors.give(console.reader.get(), Descriptor::console_hold);
   Machine machine;
-  machine.process = TRY(start_process(request, layer_files, descriptors));
+  machine.process = TRY(start_process(request, std::move(parts), descriptors));
   machine.began_ns = base::boottime_ns();
   machine.pidfd = TRY(base::open_process(machine.process));
   machine.console = std::move(console.reader);

@@ -12,8 +12,9 @@
 #include "runtime/qemu/config.h"
 
 namespace runtime {
+class Mother;
 class Seed;
-}
+}  // namespace runtime
 
 namespace runtime::qemu {
 
@@ -45,10 +46,12 @@ struct MachineRequest {
   std::string program;  ///< A file of the host to be the partition after them; empty: none.
   int scratch = -1;     ///< Open read-write; not taken over.
   Memory memory = Memory::Fresh;
-  int memory_fd = -1;       ///< Of a template or a clone; not taken over.
-  std::string memory_file;  ///< Its path.
-  std::vector<int> taps;    ///< One for each NIC; not taken over.
-  Seed* seed = nullptr;     ///< What a clone is forked from, if it can; else it is started anew.
+  int memory_fd = -1;        ///< Of a template or a clone; not taken over.
+  std::string memory_file;   ///< Its path.
+  std::vector<int> taps;     ///< One for each NIC; not taken over.
+  Seed* seed = nullptr;      ///< What a clone is forked from, if it can; else it is started anew.
+  Mother* mother = nullptr;  ///< What a clone is forked from, and nothing else.
+  int orders = -1;           ///< Of a mother; not taken over.
 };
 
 struct Machine {

@@ -2,6 +2,10 @@
 /// loading of QEMU's libraries and QEMU's first line, where the process has one thread and has
 /// read nothing of its arguments. There it waits for orders and forks; each child confines itself
 /// as `container-launch` would, and then goes on as the QEMU it was told to be.
+///
+/// A child that is given `Descriptor::orders` becomes a mother (mother/mother.h): it is not
+/// confined, and a thread of its own waits for further orders, forks the whole process as it then
+/// is, and confines each child before it runs.
 
 #include <algorithm>
 #include <array>
@@ -14,6 +18,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -21,6 +26,10 @@
 
 #include "base/fd.h"
 #include "runtime/launch/confine.h"
+#include "runtime/mother/fork_threads.h"
+#include "runtime/mother/places.h"
+#include "runtime/mother/replaced.h"
+#include "runtime/qemu/config.h"
 #include "runtime/seed/message.h"
 
 namespace {
@@ -29,6 +38,8 @@ using base::ErrorCode;
 using base::Result;
 using runtime::seed_descriptors_max;
 using runtime::SeedOrder;
+
+constexpr const char* mother_words = "--seed=rehearsed";
 
 /// Where `ps` and later daemons read a process's arguments.
 struct ArgumentArea {
@@ -42,7 +53,7 @@ struct Received {
 };
 
 /// Empty descriptors: there is nobody to wait for any more.
-Received receive() {
+Received receive(int socket) {
   Received received;
   received.text.resize(runtime::seed_words_bytes_max);
   iovec bytes{received.text.data(), received.text.size()};
@@ -54,7 +65,7 @@ Received receive() {
   message.msg_controllen = control.size();
   ssize_t count = 0;
   do {
-    count = ::recvmsg(runtime::seed_socket, &message, MSG_CMSG_CLOEXEC);
+    count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   } while (count < 0 && errno == EINTR);
   if (count <= 0) return {};
   received.text.resize(static_cast<size_t>(count));
@@ -96,32 +107,131 @@ void show_words(const ArgumentArea& area, const std::vector<std::string>& words)
   }
 }
 
+bool is_mother(const SeedOrder& order) {
+  return std::find(order.numbers.begin(), order.numbers.end(), runtime::qemu::Descriptor::orders) !=
+         order.numbers.end();
+}
+
+/// `descriptor_of`: where what is to have a number is open.
+template <class DescriptorOf>
+void join_image(const SeedOrder& order, DescriptorOf descriptor_of) {
+  std::vector<runtime::JoinedPart> parts;
+  for (const runtime::SeedPart& part : order.parts)
+    parts.push_back({.first_byte = part.first_sector * runtime::seed_sector_bytes,
+                     .bytes = part.sectors * runtime::seed_sector_bytes,
+                     .descriptor = descriptor_of(part.number)});
+  runtime::join_image(descriptor_of(runtime::qemu::Descriptor::table), std::move(parts));
+}
+
+Result<> confine_readably(const runtime::LaunchRequest& request) {
+  TRY(runtime::confine(request));
+  // A change of user takes this away, as a program that is started anew has it again.
+  if (::prctl(PR_SET_DUMPABLE, 1) != 0) return base::fail_errno(errno, "stay readable");
+  return {};
+}
+
+/// A daemon that has given an order up hangs up, and then nobody may become a machine.
+bool told_to_go(int talk) {
+  char go[runtime::seed_child_go.size()];
+  return base::write_all(talk, runtime::seed_child_ready) &&
+         base::read_some(talk, go).value_or(0) > 0;
+}
+
+/// In a child of a mother, where nothing else runs yet.
+Result<> become_twin(const Received& received, const SeedOrder& order, const ArgumentArea& area) {
+  if (received.descriptors.size() != order.numbers.size() + 1)
+    return base::fail(ErrorCode::Internal, "{} descriptors with {} numbers",
+                      received.descriptors.size(), order.numbers.size());
+  const runtime::LaunchRequest request = TRY(runtime::parse_launch(order.words));
+  std::vector<runtime::GivenDescriptor> given;
+  for (size_t i = 0; i < order.numbers.size(); ++i)
+    given.push_back({.ours = received.descriptors[i + 1], .number = order.numbers[i]});
+  ::close(runtime::qemu::Descriptor::orders);
+  join_image(order, [&](int number) {
+    const auto found = std::find(order.numbers.begin(), order.numbers.end(), number);
+    return found == order.numbers.end()
+               ? -1
+               : given[static_cast<size_t>(found - order.numbers.begin())].ours;
+  });
+  TRY(runtime::replace_descriptors(given, received.descriptors.front()));
+  TRY(confine_readably(request));
+  TRY(runtime::enter_sandbox());
+  show_words(area, request.program);
+  return {};
+}
+
+bool begin_twin(const Received& received, const ArgumentArea& area) {
+  ::setsid();
+  const SeedOrder order = runtime::decode_seed_order(received.text);
+  if (order.words.empty() || order.numbers.empty()) return false;
+  const base::UniqueFd talk(received.descriptors.front());
+  const Result<> begun = become_twin(received, order, area);
+  if (!begun) (void)base::write_all(talk.get(), begun.error().to_string());
+  return begun && told_to_go(talk.get());
+}
+
+/// A mother's own thread.
+[[noreturn]] void bear(const ArgumentArea& area) {
+  constexpr int tries_max = 64;  // QEMU's threads may have something to do for a moment.
+  for (;;) {
+    const Received received = receive(runtime::qemu::Descriptor::orders);
+    if (received.descriptors.empty()) ::_exit(0);
+    Result<pid_t> child = runtime::fork_with_threads([&] { return begin_twin(received, area); });
+    for (int i = 1; i < tries_max && !child; ++i) {
+      ::sched_yield();
+      child = runtime::fork_with_threads([&] { return begin_twin(received, area); });
+    }
+    if (!child) (void)base::write_all(received.descriptors.front(), child.error().to_string());
+    for (const int fd : received.descriptors) ::close(fd);
+    const std::string answer = std::to_string(child.value_or(-1));
+    if (::send(runtime::qemu::Descriptor::orders, answer.data(), answer.size(), MSG_NOSIGNAL) < 0)
+      ::_exit(0);
+  }
+}
+
+Result<> become_mother(const SeedOrder& order, const ArgumentArea& area) {
+  static ArgumentArea words;
+  words = area;
+  TRY(runtime::remember_places(order.numbers));
+  join_image(order, [](int number) { return number; });
+  runtime::begin_to_replace();
+  runtime::prepare_to_fork_threads();
+  // It takes no signals but those that end the process.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, &before);
+  pthread_t thread;
+  const int failed = ::pthread_create(
+      &thread, nullptr, [](void*) -> void* { bear(words); }, nullptr);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (failed != 0) return base::fail_errno(failed, "make a thread");
+  return {};
+}
+
 /// In the child. Its words, once it is confined; or it ends.
 std::vector<std::string> become(const Received& received, const ArgumentArea& area) {
   ::setsid();
-  ::signal(SIGCHLD, SIG_DFL);
   const SeedOrder order = runtime::decode_seed_order(received.text);
   if (order.words.empty() || order.numbers.empty()) ::_exit(127);
-  const auto report = take_places(received.descriptors, order.numbers);
-  if (!report) ::_exit(127);
+  const auto talk = take_places(received.descriptors, order.numbers);
+  if (!talk) ::_exit(127);
   const auto begin = [&]() -> Result<std::vector<std::string>> {
     runtime::LaunchRequest request = TRY(runtime::parse_launch(order.words));
-    TRY(runtime::confine(request));
-    // A change of user takes this away, as a program that is started anew has it again.
-    if (::prctl(PR_SET_DUMPABLE, 1) != 0) return base::fail_errno(errno, "stay readable");
+    if (is_mother(order))
+      TRY(become_mother(order, area));
+    else
+      TRY(confine_readably(request));
     return std::move(request.program);
   };
   Result<std::vector<std::string>> words = begin();
   if (!words) {
-    (void)base::write_all(report->get(), words.error().to_string());
+    (void)base::write_all(talk->get(), words.error().to_string());
     ::_exit(127);
   }
-  // A daemon that has given this order up hangs up, and then nobody may become a machine.
-  char go[runtime::seed_child_go.size()];
-  if (!base::write_all(report->get(), runtime::seed_child_ready) ||
-      base::read_some(report->get(), go).value_or(0) == 0)
-    ::_exit(127);
-  show_words(area, *words);
+  if (!told_to_go(talk->get())) ::_exit(127);
+  // A mother is no machine: she shows herself as what machines are forked from.
+  show_words(area,
+             is_mother(order) ? std::vector{words->front(), std::string(mother_words)} : *words);
   return std::move(*words);
 }
 
@@ -129,10 +239,13 @@ std::vector<std::string> become(const Received& received, const ArgumentArea& ar
 std::vector<std::string> serve(const ArgumentArea& area) {
   ::signal(SIGCHLD, SIG_IGN);  // Their ends are watched by the daemon.
   for (;;) {
-    const Received received = receive();
+    const Received received = receive(runtime::seed_socket);
     if (received.descriptors.empty()) ::_exit(0);
     const pid_t child = ::fork();
-    if (child == 0) return become(received, area);
+    if (child == 0) {
+      std::vector<std::string> words = become(received, area);
+      return words;
+    }
     for (const int fd : received.descriptors) ::close(fd);
     const std::string answer = std::to_string(child);
     if (::send(runtime::seed_socket, answer.data(), answer.size(), MSG_NOSIGNAL) < 0) ::_exit(0);

@@ -16,35 +16,68 @@ std::vector<std::string> split_at_zeros(const std::string& text) {
   return parts;
 }
 
-bool read_number(const std::string& text, int& number) {
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, number);
-  return error == std::errc() && stopped == end && number >= 0;
-}
+/// Takes parts one by one; fails for ever once one is missing or no number.
+class Reader {
+ public:
+  explicit Reader(const std::vector<std::string>& parts) : parts_(parts) {}
+  uint64_t number(uint64_t maximum) {
+    uint64_t number = 0;
+    if (at_ >= parts_.size()) return fail();
+    const std::string& text = parts_[at_++];
+    const char* end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc() && stopped == end && number <= maximum ? number : fail();
+  }
+  bool failed() const { return failed_; }
+  std::vector<std::string> rest() const {
+    return {parts_.begin() + static_cast<std::ptrdiff_t>(at_), parts_.end()};
+  }
+
+ private:
+  uint64_t fail() {
+    failed_ = true;
+    at_ = parts_.size();
+    return 0;
+  }
+  const std::vector<std::string>& parts_;
+  size_t at_ = 0;
+  bool failed_ = false;
+};
 
 }  // namespace
 
 std::string encode_seed_order(const SeedOrder& order) {
-  std::string text = std::to_string(order.numbers.size());
-  text.push_back('\0');
-  for (const int number : order.numbers) text.append(std::to_string(number)).push_back('\0');
-  for (const std::string& word : order.words) text.append(word).push_back('\0');
+  std::string text;
+  const auto add = [&](const std::string& part) { text.append(part).push_back('\0'); };
+  add(std::to_string(order.numbers.size()));
+  for (const int number : order.numbers) add(std::to_string(number));
+  add(std::to_string(order.parts.size()));
+  for (const SeedPart& part : order.parts) {
+    add(std::to_string(part.number));
+    add(std::to_string(part.first_sector));
+    add(std::to_string(part.sectors));
+  }
+  for (const std::string& word : order.words) add(word);
   return text;
 }
 
 SeedOrder decode_seed_order(const std::string& text) {
   const std::vector<std::string> parts = split_at_zeros(text);
-  int count = 0;
-  if (parts.empty() || !read_number(parts.front(), count) ||
-      static_cast<size_t>(count) >= parts.size())
-    return {};
+  Reader reader(parts);
   SeedOrder order;
-  for (size_t i = 1; i <= static_cast<size_t>(count); ++i) {
-    int number = 0;
-    if (!read_number(parts[i], number)) return {};
-    order.numbers.push_back(number);
+  const auto descriptor = [&] { return static_cast<int>(reader.number(INT32_MAX)); };
+  const uint64_t numbers = reader.number(seed_descriptors_max);
+  for (uint64_t i = 0; i < numbers; ++i) order.numbers.push_back(descriptor());
+  const uint64_t joined = reader.number(seed_descriptors_max);
+  for (uint64_t i = 0; i < joined; ++i) {
+    SeedPart part;
+    part.number = descriptor();
+    part.first_sector = reader.number(UINT64_MAX / seed_sector_bytes);
+    part.sectors = reader.number(UINT64_MAX / seed_sector_bytes - part.first_sector);
+    order.parts.push_back(part);
   }
-  order.words.assign(parts.begin() + 1 + count, parts.end());
+  if (reader.failed()) return {};
+  order.words = reader.rest();
   return order;
 }
 

@@ -8,12 +8,11 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/process.h"
 #include "base/result.h"
+#include "runtime/seed/order.h"
 
 namespace runtime {
 
@@ -34,24 +33,14 @@ class Seed {
 
   /// Loads QEMU now, so that the first machine need not wait for it. Does not block.
   base::Result<> prepare();
-  /// As base::spawn of `container-launch` with `words`, the program being the seed's own. A seed
-  /// that has gone is started again. The machine is no child of ours. After a failure there is
-  /// none.
-  base::Result<base::ProcessIdentity> spawn(const std::vector<std::string>& words,
-                                            const std::vector<std::pair<int, int>>& descriptors);
+  /// As base::spawn of `container-launch`, the program being the seed's own. A seed that has gone
+  /// is started again. The machine is no child of ours. After a failure there is none.
+  base::Result<base::ProcessIdentity> spawn(const SeedRequest& request);
 
  private:
   base::Result<> start();
   void end();
-  struct Ordered {
-    int64_t pid = -1;
-    base::UniqueFd
-        talk;  ///< With the child; while it has not been told to go, its life hangs on it.
-  };
-  base::Result<Ordered> order(const std::vector<std::string>& words,
-                              const std::vector<std::pair<int, int>>& descriptors);
-  base::Result<Ordered> order_anew(const std::vector<std::string>& words,
-                                   const std::vector<std::pair<int, int>>& descriptors);
+  base::Result<Ordered> order_anew(const SeedRequest& request);
 
   const SeedOptions options_;
   std::mutex mutex_;

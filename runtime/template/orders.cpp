@@ -41,7 +41,15 @@ std::string conversation(const char* last_command) {
   return text;
 }
 
-/// All of `text` in one message, with `fd` beside it. It is far shorter than a socket's buffer.
+/// All of `text` in one message. It is far shorter than a socket's buffer.
+Result<> send_message(int socket, const msghdr& message, size_t size) {
+  const ssize_t sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+  if (sent < 0) return base::fail_errno(errno, "give orders to QEMU");
+  if (static_cast<size_t>(sent) != size)
+    return fail(ErrorCode::Io, "QEMU's monitor took only a part of the orders");
+  return {};
+}
+
 Result<> send_with_fd(int socket, const std::string& text, int fd) {
   iovec bytes{const_cast<char*>(text.data()), text.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -55,11 +63,15 @@ Result<> send_with_fd(int socket, const std::string& text, int fd) {
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  const ssize_t sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
-  if (sent < 0) return base::fail_errno(errno, "give orders to QEMU");
-  if (static_cast<size_t>(sent) != text.size())
-    return fail(ErrorCode::Io, "QEMU's monitor took only a part of the orders");
-  return {};
+  return send_message(socket, message, text.size());
+}
+
+Result<> send_alone(int socket, const std::string& text) {
+  iovec bytes{const_cast<char*>(text.data()), text.size()};
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  return send_message(socket, message, text.size());
 }
 
 class Lines {
@@ -118,7 +130,7 @@ std::vector<base::Span> spans_of_resume(int connection, int64_t begin_ns) {
     const std::string event = base::json_string_or(*line, "event", "");
     const char* what = nullptr;
     if (event == "MIGRATION" && spans.empty()) what = "QEMU comes up";
-    if (event == "RESUME") what = "devices and processor are restored";
+    if (event == "RESUME") what = "it runs";
     if (what == nullptr || at_ns == 0) continue;
     spans.push_back({.where = "qemu", .what = what, .begin_ns = begin_ns, .end_ns = at_ns});
     begin_ns = at_ns;
@@ -129,6 +141,25 @@ std::vector<base::Span> spans_of_resume(int connection, int64_t begin_ns) {
 Result<base::UniqueFd> order_resume(const std::string& monitor_socket, int state_fd) {
   base::UniqueFd socket = TRY(base::connect_unix(monitor_socket));
   TRY(send_with_fd(socket.get(), conversation("migrate-incoming"), state_fd));
+  return socket;
+}
+
+Result<> stop_guest(int connection, const Deadline& deadline) {
+  TRY(send_alone(connection, base::dump_json({{"execute", "stop"}}) + "\n"));
+  Lines lines(connection);
+  for (;;) {
+    const json line = TRY(lines.next(deadline));
+    if (!line.is_object()) continue;
+    if (line.contains("error"))
+      return fail(ErrorCode::Io, "QEMU refused to stop the guest: {}", base::dump_json(line));
+    if (base::json_string_or(line, "event", "") == "STOP") return {};
+  }
+}
+
+Result<base::UniqueFd> order_continue(const std::string& monitor_socket) {
+  base::UniqueFd socket = TRY(base::connect_unix(monitor_socket));
+  TRY(send_alone(socket.get(), base::dump_json({{"execute", "qmp_capabilities"}}) + "\n" +
+                                   base::dump_json({{"execute", "cont"}}) + "\n"));
   return socket;
 }
 

@@ -111,6 +111,29 @@ class Clones(SystemTest):
         self.assertTrue(alive(machine))
         self.assertEqual(self.run_quiet(IMAGE, "echo", "on").stdout, "on\n")
 
+    def test_machines_are_forked_from_one_that_was_rehearsed(self):
+        def mother():
+            return [pid for pid in self.system.processes()
+                    if self.system.command_line(pid)[1:] == ["--seed=rehearsed"]]
+        wait_until(mother, "a rehearsed machine")
+        self.system.run("run", "-d", "--name", "child", IMAGE, "sh", "-c", "echo here; sleep 1000")
+        (machine,) = self.system.machines()
+        status = pathlib.Path(f"/proc/{machine}/status").read_text()
+        rehearsed = int(re.search(r"PPid:\t(\d+)", status)[1])
+        self.assertIn(rehearsed, mother())
+        for line in ("NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"):
+            self.assertIn(line, status)
+        for thread in pathlib.Path(f"/proc/{machine}/task").iterdir():
+            self.assertIn("Seccomp:\t2", (thread / "status").read_text())
+        self.system.kill_daemon()
+        self.system.start(image=False)
+        wait_until(lambda: not alive(rehearsed), "the rehearsed machine to end with its daemon")
+        self.assertEqual(self.system.output("exec", "child", "echo", "on"), "on\n")
+        (rehearsed,) = wait_until(mother, "another rehearsed machine")
+        os.kill(rehearsed, signal.SIGKILL)
+        self.assertEqual(self.run_quiet(IMAGE, "echo", "all the same").stdout, "all the same\n")
+        self.assertTrue(alive(machine))
+
     def test_an_end_is_known_to_whoever_asks_after_it(self):
         self.system.run("run", "--name", "brief", "--network", "none", IMAGE, "true")
         self.assertEqual(self.system.status("brief"), "stopped")
@@ -164,8 +187,9 @@ class BadTemplates(SystemTest):
     def setUp(self):
         self.template = wait_for_templates(self.system, 1)[0]
 
-    def restart(self):
+    def restart(self, meanwhile=lambda: None):
         self.system.run("system", "stop")
+        meanwhile()
         self.system.run("system", "start")
 
     def assert_runs(self):
@@ -181,9 +205,8 @@ class BadTemplates(SystemTest):
 
     def test_one_that_does_not_verify_is_made_anew(self):
         old = (self.template / "template.json").read_text()
-        self.restart()
         # The first bytes of the kernel's own memory: no guest lives without them.
-        self.damage("memory", b"\xff" * 4096, 16 << 20)
+        self.restart(lambda: self.damage("memory", b"\xff" * 4096, 16 << 20))
         self.assert_runs()
         self.assertIn("its checksum is wrong", self.system.daemon_log())
         wait_until(lambda: len(made(self.system)) == 1
@@ -192,8 +215,7 @@ class BadTemplates(SystemTest):
         self.assert_runs()
 
     def test_one_whose_files_are_gone_is_made_anew(self):
-        self.restart()
-        (self.template / "state").unlink()
+        self.restart((self.template / "state").unlink)
         self.assert_runs()
         wait_for_templates(self.system, 1)
         self.assert_runs()
