@@ -26,13 +26,13 @@
 #include "runtime/disk/scratch_disk.h"
 #include "runtime/emulator.h"
 #include "runtime/folders.h"
-#include "runtime/mother/mothers.h"
 #include "runtime/process_config.h"
 #include "runtime/qemu/probe.h"
 #include "runtime/seed/seed.h"
 #include "runtime/session.h"
 #include "runtime/template/orders.h"
 #include "runtime/template/templates.h"
+#include "runtime/zygote/zygotes.h"
 
 namespace runtime {
 namespace {
@@ -58,7 +58,7 @@ using VmPtr = std::shared_ptr<Vm>;
 /// What a machine begins as; nothing: it boots.
 struct Origin {
   const Template* saved = nullptr;
-  Mother* mother = nullptr;  ///< Made from `saved`.
+  Zygote* zygote = nullptr;  ///< Made from `saved`.
 };
 
 class Driver final : public RuntimeDriver {
@@ -73,8 +73,8 @@ class Driver final : public RuntimeDriver {
         seed_({.program = qemu::Plan{}.program,
                .library = options_.programs + "/container-memory.so",
                .system = options_.app_root}),
-        mothers_(*loop_, *templates_,
-                 {.run_folder = folders_.mother_runs(),
+        zygotes_(*loop_, *templates_,
+                 {.run_folder = folders_.zygote_runs(),
                   .empty_disk = folders_.scratch_template(),
                   .guest = {options_.guest},
                   .launcher = options_.programs + "/container-launch",
@@ -85,7 +85,7 @@ class Driver final : public RuntimeDriver {
       spdlog::warn("{}; machines start slower", loading.error().to_string());
     if (!options_.prepare_template) return;
     want_template(usual_shape());
-    mothers_.want(usual_shape());
+    zygotes_.want(usual_shape());
   }
   ~Driver() override;
 
@@ -96,7 +96,7 @@ class Driver final : public RuntimeDriver {
 
   Result<> settle(const Deadline& deadline) override {
     TRY(templates_->settle(deadline));
-    return mothers_.settle(deadline);
+    return zygotes_.settle(deadline);
   }
 
   Result<> create(const ContainerSetup& setup) override;
@@ -150,7 +150,7 @@ class Driver final : public RuntimeDriver {
   const qemu::Verdict verdict_;
   const std::unique_ptr<Templates> templates_;
   Seed seed_;
-  Mothers mothers_;
+  Zygotes zygotes_;
   const std::optional<uint32_t> first_uid_;
 
   mutable std::mutex mutex_;
@@ -312,7 +312,7 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
     machine.memory_fd = origin.saved->memory.get();
     machine.memory_file = origin.saved->memory_path;
     machine.seed = &seed_;
-    machine.mother = origin.mother;
+    machine.zygote = origin.zygote;
   }
   for (const reconciler::NetworkLease& lease : request.leases) {
     if (!lease.tap)
@@ -342,7 +342,7 @@ Result<VmPtr> Driver::boot(const StartRequest& request, const ContainerPtr& cont
   qemu::Machine started = TRY(qemu::start_machine(machine));
   spawning.close();
   base::TraceScope watching(id, "daemon", "start: orders to QEMU, and somebody to watch it");
-  if (origin.mother != nullptr) {
+  if (origin.zygote != nullptr) {
     started.orders = TRY(order_continue(machine.sockets.monitor()));
   } else if (origin.saved != nullptr) {
     // A description of its own: clones read it side by side, each from its beginning.
@@ -386,25 +386,32 @@ Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const Contai
   return booted;
 }
 
-/// A template that gives no clone is no reason for a container not to start.
+/// What gives no clone is no reason for a container not to start. It is to blame where the next way
+/// leads to one.
 Result<VmPtr> Driver::clone_or_boot(const StartRequest& request, const ContainerPtr& container) {
   const qemu::Shape shape = shape_of(request);
   const bool may_clone = request.setup.service.boot == spec::BootMode::Clone;
   const auto origin = may_clone ? templates_->find(shape) : nullptr;
-  if (const auto mother = origin ? mothers_.find(shape) : nullptr) {
-    Result<VmPtr> born = boot_until_ready(request, container, {origin.get(), mother.get()});
-    if (born) return born;
-    mothers_.drop(shape, born.error().to_string());
+  std::string zygote_failed, template_failed;
+  if (const auto zygote = origin ? zygotes_.find(shape) : nullptr) {
+    Result<VmPtr> forked = boot_until_ready(request, container, {origin.get(), zygote.get()});
+    if (forked) return forked;
+    zygote_failed = forked.error().to_string();
   }
+  Result<VmPtr> started = fail(ErrorCode::NotFound, "no template");
   if (origin) {
-    mothers_.want(shape);
-    Result<VmPtr> cloned = boot_until_ready(request, container, {origin.get(), nullptr});
-    if (cloned) return cloned;
-    templates_->drop(shape, cloned.error().to_string());
+    started = boot_until_ready(request, container, {origin.get(), nullptr});
+    if (!started) template_failed = started.error().to_string();
   }
-  Result<VmPtr> booted = boot_until_ready(request, container, {});
-  if (booted && may_clone) want_template(shape);
-  return booted;
+  if (!started) started = boot_until_ready(request, container, {});
+  if (!started) return started;
+  if (!zygote_failed.empty()) zygotes_.drop(shape, zygote_failed);
+  if (!template_failed.empty()) templates_->drop(shape, template_failed);
+  if (may_clone && (!origin || !template_failed.empty()))
+    want_template(shape);
+  else if (origin)
+    zygotes_.want(shape);
+  return started;
 }
 
 /// It is the partition behind the image's layers.

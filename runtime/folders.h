@@ -30,7 +30,7 @@ struct Folders {
   std::string templates() const { return app_root + "/templates"; }
   std::string vm_templates() const { return templates() + "/machines"; }
   std::string template_runs() const { return run_root + "/templates"; }
-  std::string mother_runs() const { return run_root + "/mothers"; }
+  std::string zygote_runs() const { return run_root + "/zygotes"; }
   std::string scratch_template() const { return templates() + "/scratch.img"; }
 };
 

@@ -34,12 +34,12 @@
 ///   DELETE /v1/processes/ID              forgets a process (exec); one that runs goes on unread
 ///   GET  /v1/events?after=N              response body: one Event a line, for ever
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
-///   POST /v1/rehearsal                   after a container of `rehearsal` has ended: all is as
-///   before POST /v1/health                      HealthConfig, replaces the running probe POST
-///   /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these POST
-///   /v1/time                        {"wall_ns": N}: sets the clock GET  /v1/statistics cpu,
-///   memory, pids, io, network counters (Statistics) POST /v1/shutdown                    ends what
-///   runs, writes the disks, and then answers
+///   POST /v1/health                      HealthConfig, replaces the running probe
+///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
+///   POST /v1/time                        {"wall_ns": N}: sets the clock
+///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
+///   POST /v1/rehearsal                   undoes a container of `rehearsal` that has ended
+///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers
 ///
 /// A build machine (ContainerConfig::build) runs no program of its image but steps, each on an
 /// overlay of the image's layers, the layers added here and those earlier steps left:

@@ -26,10 +26,10 @@ enum class Memory {
   Fresh,     ///< Empty: the kernel boots.
   Template,  ///< The same, but kept in a file for others to be cloned from.
   Clone,     ///< A private view of such a file; the devices' state is to come by the monitor.
-  Mother,    ///< As a clone, but itself to be forked; its image disk is joined outside of QEMU.
+  Zygote,    ///< As a clone, but itself to be forked; its image disk is joined outside of QEMU.
 };
 
-inline bool is_cloned(Memory memory) { return memory == Memory::Clone || memory == Memory::Mother; }
+inline bool is_cloned(Memory memory) { return memory == Memory::Clone || memory == Memory::Zygote; }
 
 /// Numbers of the descriptors QEMU is started with. 0 and 1 are /dev/null, 2 its error log.
 struct Descriptor {
@@ -46,7 +46,7 @@ struct Descriptor {
   static constexpr int nic_first = 13;    ///< TAPs.
   static constexpr int memory = 17;       ///< Of a template or a clone.
   static constexpr int library = 18;      ///< Of a clone: template/read_only_memory.cpp.
-  static constexpr int orders = 19;       ///< Of a mother: socket, mother/mother.h.
+  static constexpr int orders = 19;       ///< Of a zygote: socket, zygote/zygote.h.
   static constexpr int layer_first = 20;  ///< Modules, layers, program.
 };
 

@@ -11,7 +11,7 @@
 #include "base/host.h"
 #include "base/log.h"
 #include "runtime/disk/image_disk.h"
-#include "runtime/mother/mother.h"
+#include "runtime/zygote/zygote.h"
 #include "runtime/seed/seed.h"
 
 namespace runtime::qemu {
@@ -43,9 +43,9 @@ std::string memory_library(const std::string& launcher) {
   return launcher.substr(0, launcher.rfind('/') + 1) + "container-memory.so";
 }
 
-/// What joins the image disk: QEMU, or what is around it in a mother and its children.
+/// What joins the image disk: QEMU, or what is around it in a zygote and its children.
 bool is_joined_outside(const MachineRequest& request) {
-  return request.memory == Memory::Mother || request.mother != nullptr;
+  return request.memory == Memory::Zygote || request.zygote != nullptr;
 }
 
 Result<std::vector<SeedPart>> give_image(const MachineRequest& request, Descriptors& to) {
@@ -75,7 +75,7 @@ Result<std::vector<SeedPart>> give_image(const MachineRequest& request, Descript
 
 Result<> give_start(const MachineRequest& request, Descriptors& to) {
   to.give(request.scratch, Descriptor::scratch);
-  if (request.mother != nullptr) return {};
+  if (request.zygote != nullptr) return {};
   if (request.orders >= 0) to.give(request.orders, Descriptor::orders);
   if (request.memory != Memory::Fresh) to.give(request.memory_fd, Descriptor::memory);
   if (is_cloned(request.memory)) {
@@ -139,10 +139,10 @@ Result<base::ProcessIdentity> start_process(const MachineRequest& request,
                     .parts = {}};
   const size_t layer_files = parts.size();
   if (is_joined_outside(request)) order.parts = std::move(parts);
-  if (request.mother != nullptr) return request.mother->spawn(order);
+  if (request.zygote != nullptr) return request.zygote->spawn(order);
   if (request.seed != nullptr && is_cloned(request.memory)) {
     Result<base::ProcessIdentity> forked = request.seed->spawn(order);
-    if (forked || request.memory == Memory::Mother) return forked;
+    if (forked || request.memory == Memory::Zygote) return forked;
     spdlog::warn("{}; it is started anew", forked.error().to_string());
   }
   std::vector<std::string> arguments = launch_words(request, layer_files, Way::Exec);

@@ -12,7 +12,7 @@
 #include "runtime/qemu/config.h"
 
 namespace runtime {
-class Mother;
+class Zygote;
 class Seed;
 }  // namespace runtime
 
@@ -50,8 +50,8 @@ struct MachineRequest {
   std::string memory_file;   ///< Its path.
   std::vector<int> taps;     ///< One for each NIC; not taken over.
   Seed* seed = nullptr;      ///< What a clone is forked from, if it can; else it is started anew.
-  Mother* mother = nullptr;  ///< What a clone is forked from, and nothing else.
-  int orders = -1;           ///< Of a mother; not taken over.
+  Zygote* zygote = nullptr;  ///< What a clone is forked from, and nothing else.
+  int orders = -1;           ///< Of a zygote; not taken over.
 };
 
 struct Machine {

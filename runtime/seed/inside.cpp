@@ -3,7 +3,7 @@
 /// read nothing of its arguments. There it waits for orders and forks; each child confines itself
 /// as `container-launch` would, and then goes on as the QEMU it was told to be.
 ///
-/// A child that is given `Descriptor::orders` becomes a mother (mother/mother.h): it is not
+/// A child that is given `Descriptor::orders` becomes a zygote (zygote/zygote.h): it is not
 /// confined, and a thread of its own waits for further orders, forks the whole process as it then
 /// is, and confines each child before it runs.
 
@@ -26,11 +26,11 @@
 
 #include "base/fd.h"
 #include "runtime/launch/confine.h"
-#include "runtime/mother/fork_threads.h"
-#include "runtime/mother/places.h"
-#include "runtime/mother/replaced.h"
 #include "runtime/qemu/config.h"
 #include "runtime/seed/message.h"
+#include "runtime/zygote/fork_threads.h"
+#include "runtime/zygote/places.h"
+#include "runtime/zygote/replaced.h"
 
 namespace {
 
@@ -39,7 +39,7 @@ using base::Result;
 using runtime::seed_descriptors_max;
 using runtime::SeedOrder;
 
-constexpr const char* mother_words = "--seed=rehearsed";
+constexpr const char* zygote_words = "--seed=rehearsed";
 
 /// Where `ps` and later daemons read a process's arguments.
 struct ArgumentArea {
@@ -107,7 +107,7 @@ void show_words(const ArgumentArea& area, const std::vector<std::string>& words)
   }
 }
 
-bool is_mother(const SeedOrder& order) {
+bool is_zygote(const SeedOrder& order) {
   return std::find(order.numbers.begin(), order.numbers.end(), runtime::qemu::Descriptor::orders) !=
          order.numbers.end();
 }
@@ -137,7 +137,7 @@ bool told_to_go(int talk) {
          base::read_some(talk, go).value_or(0) > 0;
 }
 
-/// In a child of a mother, where nothing else runs yet.
+/// In a child of a zygote, where nothing else runs yet.
 Result<> become_twin(const Received& received, const SeedOrder& order, const ArgumentArea& area) {
   if (received.descriptors.size() != order.numbers.size() + 1)
     return base::fail(ErrorCode::Internal, "{} descriptors with {} numbers",
@@ -170,7 +170,7 @@ bool begin_twin(const Received& received, const ArgumentArea& area) {
   return begun && told_to_go(talk.get());
 }
 
-/// A mother's own thread.
+/// A zygote's own thread.
 [[noreturn]] void bear(const ArgumentArea& area) {
   constexpr int tries_max = 64;  // QEMU's threads may have something to do for a moment.
   for (;;) {
@@ -189,7 +189,7 @@ bool begin_twin(const Received& received, const ArgumentArea& area) {
   }
 }
 
-Result<> become_mother(const SeedOrder& order, const ArgumentArea& area) {
+Result<> become_zygote(const SeedOrder& order, const ArgumentArea& area) {
   static ArgumentArea words;
   words = area;
   TRY(runtime::remember_places(order.numbers));
@@ -217,8 +217,8 @@ std::vector<std::string> become(const Received& received, const ArgumentArea& ar
   if (!talk) ::_exit(127);
   const auto begin = [&]() -> Result<std::vector<std::string>> {
     runtime::LaunchRequest request = TRY(runtime::parse_launch(order.words));
-    if (is_mother(order))
-      TRY(become_mother(order, area));
+    if (is_zygote(order))
+      TRY(become_zygote(order, area));
     else
       TRY(confine_readably(request));
     return std::move(request.program);
@@ -229,9 +229,9 @@ std::vector<std::string> become(const Received& received, const ArgumentArea& ar
     ::_exit(127);
   }
   if (!told_to_go(talk->get())) ::_exit(127);
-  // A mother is no machine: she shows herself as what machines are forked from.
+  // A zygote is no machine: it shows itself as what machines are forked from.
   show_words(area,
-             is_mother(order) ? std::vector{words->front(), std::string(mother_words)} : *words);
+             is_zygote(order) ? std::vector{words->front(), std::string(zygote_words)} : *words);
   return std::move(*words);
 }
 

@@ -112,15 +112,15 @@ class Clones(SystemTest):
         self.assertEqual(self.run_quiet(IMAGE, "echo", "on").stdout, "on\n")
 
     def test_machines_are_forked_from_one_that_was_rehearsed(self):
-        def mother():
+        def zygote():
             return [pid for pid in self.system.processes()
                     if self.system.command_line(pid)[1:] == ["--seed=rehearsed"]]
-        wait_until(mother, "a rehearsed machine")
+        wait_until(zygote, "a rehearsed machine")
         self.system.run("run", "-d", "--name", "child", IMAGE, "sh", "-c", "echo here; sleep 1000")
         (machine,) = self.system.machines()
         status = pathlib.Path(f"/proc/{machine}/status").read_text()
         rehearsed = int(re.search(r"PPid:\t(\d+)", status)[1])
-        self.assertIn(rehearsed, mother())
+        self.assertIn(rehearsed, zygote())
         for line in ("NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"):
             self.assertIn(line, status)
         for thread in pathlib.Path(f"/proc/{machine}/task").iterdir():
@@ -129,7 +129,7 @@ class Clones(SystemTest):
         self.system.start(image=False)
         wait_until(lambda: not alive(rehearsed), "the rehearsed machine to end with its daemon")
         self.assertEqual(self.system.output("exec", "child", "echo", "on"), "on\n")
-        (rehearsed,) = wait_until(mother, "another rehearsed machine")
+        (rehearsed,) = wait_until(zygote, "another rehearsed machine")
         os.kill(rehearsed, signal.SIGKILL)
         self.assertEqual(self.run_quiet(IMAGE, "echo", "all the same").stdout, "all the same\n")
         self.assertTrue(alive(machine))

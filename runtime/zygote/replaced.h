@@ -1,5 +1,5 @@
 #pragma once
-/// What a mother's QEMU (mother.h) asks of other libraries and gets done differently, so that it
+/// What a zygote's QEMU (zygote.h) asks of other libraries and gets done differently, so that it
 /// can be forked. Names are taken from the C library and libseccomp; see replaced.cpp.
 
 #include <cstdint>
@@ -16,12 +16,12 @@ struct JoinedPart {
   int descriptor = -1;
 };
 
-/// From here on this process is a mother.
+/// From here on this process is a zygote.
 void begin_to_replace();
 /// The image disk is what `disk` is open on, with these parts of it replaced, sorted by
 /// place. Closes those of an earlier call.
 void join_image(int disk, std::vector<JoinedPart> parts);
-/// Puts the filter of system calls on that QEMU asked for, which a mother only remembers.
+/// Puts the filter of system calls on that QEMU asked for, which a zygote only remembers.
 base::Result<> enter_sandbox();
 /// Offloads and header length as QEMU set them on `tap`, also on `other`.
 base::Result<> settings_like(int tap, int other);

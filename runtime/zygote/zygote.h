@@ -2,11 +2,11 @@
 /// A clone that has been through the making of a container once, was stopped, and is forked.
 ///
 /// Under emulation a clone's time is that of translating the guest's code: a QEMU that has just
-/// started knows none of it, and the kernel's and the agent's way to a container is long. A mother
-/// went that way, undid it, and waits. What is forked from her, with all its threads, has the
+/// started knows none of it, and the kernel's and the agent's way to a container is long. A zygote
+/// went that way, undid it, and waits. What is forked from it, with all its threads, has the
 /// translations, and shares them and the guest's memory until it writes them.
 ///
-/// She runs our kernel and our agent, and nothing of anybody's image or network. Her QEMU is not
+/// It runs our kernel and our agent, and nothing of anybody's image or network. Its QEMU is not
 /// confined; each child is before it runs.
 
 #include <atomic>
@@ -26,7 +26,7 @@
 
 namespace runtime {
 
-struct MotherOrder {
+struct ZygoteOrder {
   qemu::Shape shape;
   qemu::GuestFiles guest;
   std::string launcher;
@@ -39,22 +39,22 @@ struct MotherOrder {
 };
 
 /// Thread-safe.
-class Mother {
+class Zygote {
  public:
   /// Blocks. `cancelled` makes it fail soon.
-  static base::Result<std::shared_ptr<Mother>> make(IoLoop& loop, const MotherOrder& order,
+  static base::Result<std::shared_ptr<Zygote>> make(IoLoop& loop, const ZygoteOrder& order,
                                                     const std::atomic<bool>& cancelled);
-  /// Ends her; her children run on.
-  ~Mother();
-  Mother(const Mother&) = delete;
-  Mother& operator=(const Mother&) = delete;
+  /// Ends it; its children run on.
+  ~Zygote();
+  Zygote(const Zygote&) = delete;
+  Zygote& operator=(const Zygote&) = delete;
 
   /// As Seed::spawn; the guest stands still until order_continue().
   base::Result<base::ProcessIdentity> spawn(const SeedRequest& request);
 
  private:
-  Mother() = default;
-  base::Result<> rehearse(IoLoop& loop, const MotherOrder& order,
+  Zygote() = default;
+  base::Result<> rehearse(IoLoop& loop, const ZygoteOrder& order,
                           const std::atomic<bool>& cancelled);
 
   std::mutex mutex_;

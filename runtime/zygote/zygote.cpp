@@ -1,4 +1,4 @@
-#include "runtime/mother/mother.h"
+#include "runtime/zygote/zygote.h"
 
 #include <csignal>
 
@@ -79,7 +79,7 @@ guest::ContainerConfig rehearsed_container(uint32_t nics) {
   return config;
 }
 
-Result<std::shared_ptr<Mother>> Mother::make(IoLoop& loop, const MotherOrder& order,
+Result<std::shared_ptr<Zygote>> Zygote::make(IoLoop& loop, const ZygoteOrder& order,
                                              const std::atomic<bool>& cancelled) {
   const std::string disk = order.run_folder + "/disk.img";
   TRY(clone_disk(order.empty_disk, disk));
@@ -88,8 +88,8 @@ Result<std::shared_ptr<Mother>> Mother::make(IoLoop& loop, const MotherOrder& or
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
     return base::fail_errno(errno, "socketpair");
-  std::shared_ptr<Mother> mother(new Mother);
-  mother->orders_.reset(ends[0]);
+  std::shared_ptr<Zygote> zygote(new Zygote);
+  zygote->orders_.reset(ends[0]);
   const UniqueFd theirs(ends[1]);
   qemu::MachineRequest request;
   request.shape = order.shape;
@@ -99,7 +99,7 @@ Result<std::shared_ptr<Mother>> Mother::make(IoLoop& loop, const MotherOrder& or
   request.launcher = order.launcher;
   request.system = order.system;
   request.scratch = scratch.get();
-  request.memory = qemu::Memory::Mother;
+  request.memory = qemu::Memory::Zygote;
   request.memory_fd = order.origin->memory.get();
   request.memory_file = order.origin->memory_path;
   request.seed = order.seed;
@@ -109,12 +109,12 @@ Result<std::shared_ptr<Mother>> Mother::make(IoLoop& loop, const MotherOrder& or
     taps.push_back(TRY(make_idle_tap()));
     request.taps.push_back(taps.back().get());
   }
-  mother->machine_ = TRY(qemu::start_machine(request));
-  TRY(mother->rehearse(loop, order, cancelled));
-  return mother;
+  zygote->machine_ = TRY(qemu::start_machine(request));
+  TRY(zygote->rehearse(loop, order, cancelled));
+  return zygote;
 }
 
-Result<> Mother::rehearse(IoLoop& loop, const MotherOrder& order,
+Result<> Zygote::rehearse(IoLoop& loop, const ZygoteOrder& order,
                           const std::atomic<bool>& cancelled) {
   const qemu::Sockets sockets{order.run_folder};
   const Deadline deadline = Deadline::in_ms(base::limits::vm_boot_timeout_ms);
@@ -131,14 +131,14 @@ Result<> Mother::rehearse(IoLoop& loop, const MotherOrder& order,
   return stop_guest(monitor.get(), deadline);
 }
 
-Mother::~Mother() {
+Zygote::~Zygote() {
   if (!machine_.pidfd) return;
   (void)base::signal_process(machine_.pidfd.get(), SIGKILL);
   (void)base::await_process(machine_.pidfd.get(), machine_.process.pid,
                             Deadline::in_ms(base::limits::vm_exit_timeout_ms));
 }
 
-Result<base::ProcessIdentity> Mother::spawn(const SeedRequest& request) {
+Result<base::ProcessIdentity> Zygote::spawn(const SeedRequest& request) {
   Ordered ordered;
   {
     const std::lock_guard lock(mutex_);

@@ -1,4 +1,4 @@
-#include "runtime/mother/mothers.h"
+#include "runtime/zygote/zygotes.h"
 
 #include <algorithm>
 #include <chrono>
@@ -17,8 +17,11 @@ using base::Result;
 
 namespace {
 
-/// Each takes some 100 MB, most of which its children would take without her.
-constexpr size_t mothers_max = 2;
+/// Each takes some 100 MB, most of which its children would take without it.
+constexpr size_t zygotes_max = 2;
+
+/// Of a shape; what is in the way once may be gone the next time.
+constexpr int failures_max = 3;
 
 template <class Shapes>
 bool contains(const Shapes& shapes, const qemu::Shape& shape) {
@@ -27,13 +30,13 @@ bool contains(const Shapes& shapes, const qemu::Shape& shape) {
 
 }  // namespace
 
-void Mothers::begin() {
-  // A mother ends with her daemon; what an earlier one left are folders.
+void Zygotes::begin() {
+  // A zygote ends with its daemon; what an earlier one left are folders.
   (void)base::remove_tree(options_.run_folder);
   worker_ = std::thread([this] { work(); });
 }
 
-Mothers::~Mothers() {
+Zygotes::~Zygotes() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -42,35 +45,37 @@ Mothers::~Mothers() {
   if (worker_.joinable()) worker_.join();
 }
 
-std::shared_ptr<Mother> Mothers::find(const qemu::Shape& shape) {
+std::shared_ptr<Zygote> Zygotes::find(const qemu::Shape& shape) {
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(known_.begin(), known_.end(),
                                   [&](const Known& each) { return each.shape == shape; });
   if (found == known_.end()) return nullptr;
   known_.splice(known_.begin(), known_, found);
-  return known_.front().mother;
+  return known_.front().zygote;
 }
 
-void Mothers::want(const qemu::Shape& shape) {
+void Zygotes::want(const qemu::Shape& shape) {
   if (shape.accelerator != qemu::Accelerator::Tcg || find(shape)) return;
   const std::lock_guard lock(mutex_);
-  if (contains(queue_, shape) || contains(failed_, shape)) return;
+  if (contains(queue_, shape) || std::count(failed_.begin(), failed_.end(), shape) >= failures_max)
+    return;
   queue_.push_back(shape);
   changed_.notify_all();
 }
 
-void Mothers::drop(const qemu::Shape& shape, const std::string& reason) {
+void Zygotes::drop(const qemu::Shape& shape, const std::string& reason) {
   spdlog::warn("a rehearsed machine is given up, what is forked from it does not come up: {}",
                reason);
   std::list<Known> gone;  // Ended without the lock.
   const std::lock_guard lock(mutex_);
-  failed_.push_back(shape);
   const auto found = std::find_if(known_.begin(), known_.end(),
                                   [&](const Known& each) { return each.shape == shape; });
-  if (found != known_.end()) gone.splice(gone.begin(), known_, found);
+  if (found == known_.end()) return;  // Another of its children has said so.
+  failed_.push_back(shape);
+  gone.splice(gone.begin(), known_, found);
 }
 
-Result<> Mothers::settle(const Deadline& deadline) {
+Result<> Zygotes::settle(const Deadline& deadline) {
   std::unique_lock lock(mutex_);
   while (!queue_.empty()) {
     if (deadline.passed()) return fail(ErrorCode::Timeout, "a machine is still being rehearsed");
@@ -79,20 +84,20 @@ Result<> Mothers::settle(const Deadline& deadline) {
   return {};
 }
 
-void Mothers::work() {
+void Zygotes::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
     const qemu::Shape shape = queue_.front();
     lock.unlock();
-    Result<std::shared_ptr<Mother>> made = make(shape);
+    Result<std::shared_ptr<Zygote>> made = make(shape);
     std::list<Known> superfluous;
     lock.lock();
     queue_.pop_front();
     if (made) {
-      known_.push_front({.shape = shape, .mother = std::move(*made)});
-      if (known_.size() > mothers_max)
+      known_.push_front({.shape = shape, .zygote = std::move(*made)});
+      if (known_.size() > zygotes_max)
         superfluous.splice(superfluous.begin(), known_, std::prev(known_.end()));
     } else if (made.error().code() != ErrorCode::NotFound && !stopping_) {
       spdlog::warn("no machine can be rehearsed, containers of this shape start slower: {}",
@@ -106,7 +111,7 @@ void Mothers::work() {
   }
 }
 
-Result<std::shared_ptr<Mother>> Mothers::make(const qemu::Shape& shape) {
+Result<std::shared_ptr<Zygote>> Zygotes::make(const qemu::Shape& shape) {
   // Without a template there is none, for the time being: it is asked for again by every clone.
   TRY(templates_.settle(Deadline::in_ms(3 * base::limits::vm_boot_timeout_ms)));
   const auto origin = templates_.find(shape);
@@ -114,7 +119,7 @@ Result<std::shared_ptr<Mother>> Mothers::make(const qemu::Shape& shape) {
   const std::string uuid = base::random_uuid();
   const std::string run_folder = options_.run_folder + "/" + uuid;
   TRY(base::make_directories(run_folder));
-  auto made = Mother::make(loop_,
+  auto made = Zygote::make(loop_,
                            {.shape = shape,
                             .guest = options_.guest,
                             .launcher = options_.launcher,

@@ -1,4 +1,4 @@
-#include "runtime/mother/places.h"
+#include "runtime/zygote/places.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -15,8 +15,8 @@
 
 #include "base/fd.h"
 #include "base/file.h"
-#include "runtime/mother/replaced.h"
 #include "runtime/qemu/config.h"
+#include "runtime/zygote/replaced.h"
 
 namespace runtime {
 namespace {

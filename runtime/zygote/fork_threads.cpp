@@ -1,4 +1,4 @@
-#include "runtime/mother/fork_threads.h"
+#include "runtime/zygote/fork_threads.h"
 
 #include <array>
 #include <atomic>

@@ -1,4 +1,4 @@
-#include "runtime/mother/replaced.h"
+#include "runtime/zygote/replaced.h"
 
 #include <algorithm>
 #include <array>
@@ -19,7 +19,7 @@
 #include <csignal>
 
 #include "base/fd.h"
-#include "runtime/mother/fork_threads.h"
+#include "runtime/zygote/fork_threads.h"
 
 namespace runtime {
 namespace {
@@ -161,13 +161,13 @@ CONTAINER_REPLACES ssize_t preadv64(int fd, const iovec* pieces, int count, off6
   return static_cast<ssize_t>(done);
 }
 
-/// A mother's children need the guest's memory.
+/// A zygote's children need the guest's memory.
 CONTAINER_REPLACES int madvise(void* begin, size_t bytes, int advice) noexcept {
   if (runtime::replacing && advice == MADV_DONTFORK) return 0;
   return static_cast<int>(::syscall(SYS_madvise, begin, bytes, advice));
 }
 
-/// A mother's threads can always be parked.
+/// A zygote's threads can always be parked.
 CONTAINER_REPLACES int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
   sigset_t wanted;
   if (set != nullptr) {
@@ -180,7 +180,7 @@ CONTAINER_REPLACES int pthread_sigmask(int how, const sigset_t* set, sigset_t* o
   return done == 0 ? 0 : errno;
 }
 
-/// Of a mother it would keep children from being made; they enter it themselves.
+/// Of a zygote it would keep children from being made; they enter it themselves.
 CONTAINER_REPLACES int seccomp_load(void* context) {
   if (runtime::replacing) return runtime::remember_filter(context) ? 0 : -EINVAL;
   const auto load = runtime::next_of<int (*)(void*)>("seccomp_load");
