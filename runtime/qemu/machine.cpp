@@ -11,8 +11,8 @@
 #include "base/host.h"
 #include "base/log.h"
 #include "runtime/disk/image_disk.h"
-#include "runtime/zygote/zygote.h"
 #include "runtime/seed/seed.h"
+#include "runtime/zygote/zygote.h"
 
 namespace runtime::qemu {
 namespace {
