@@ -19,8 +19,7 @@
 namespace {
 
 constexpr unsigned patience_s = 20;
-constexpr int tries_max = 1000;
-constexpr int pause_us = 1000;
+constexpr int tries_max = 100'000;
 
 thread_local uint64_t own_mark = 0;
 constexpr uint64_t teller_mark = 0x7e11e5;
@@ -90,7 +89,7 @@ base::Result<pid_t> fork_from_thread(bool goes_on) {
   std::thread([&] {
     for (int i = 0; i < tries_max && !child; ++i) {
       child = runtime::fork_with_threads([&] { return goes_on; });
-      if (!child) ::usleep(pause_us);
+      if (!child) std::this_thread::yield();
     }
   }).join();
   return child;
