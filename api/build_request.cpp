@@ -5,10 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/wire.h"
 #include "base/base64.h"
 #include "base/json.h"
 #include "base/text.h"
-#include "builder/build_limits.h"
 #include "image/reference.h"
 
 namespace api {
@@ -124,10 +124,19 @@ Result<> read_secrets(Members& members, builder::BuildRequest& request) {
     const std::string id = TRY(base::json_string(one, "id"));
     const std::string data = TRY(base::json_string(one, "data"));
     std::string bytes = TRY_DURING(base::decode_base64(data), "secret '{}'", id);
-    if (bytes.size() > builder::limits::secret_bytes_max)
+    if (bytes.size() > build_secret_bytes_max)
       return base::fail(ErrorCode::InvalidArgument, "the secret '{}' is larger than {} KiB",
-                        base::escape_controls(id), builder::limits::secret_bytes_max / 1024);
-    request.secrets.push_back({.id = id, .bytes = std::move(bytes)});
+                        base::escape_controls(id), build_secret_bytes_max / 1024);
+    builder::Secret secret{.id = id, .bytes = std::move(bytes)};
+    for (const auto& [key, to] : {std::pair{"mode", &secret.mode}, std::pair{"uid", &secret.user},
+                                  std::pair{"gid", &secret.group}}) {
+      const auto value = one.find(key);
+      if (value == one.end()) continue;
+      if (!value->is_number_unsigned() || value->get<uint64_t>() >= UINT32_MAX)
+        return wrong(key, "a whole number");
+      *to = value->get<uint32_t>();
+    }
+    request.secrets.push_back(std::move(secret));
   }
   return {};
 }

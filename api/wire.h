@@ -78,12 +78,13 @@
 /// {"type": "access", "question": id, "reference"} asks for it, when a registry is needed.
 /// The line of /v1/builds: {"context": {"folder": absolute path} | {"git": address} |
 /// {"tar": true}, "dockerfile"? (its text), "dockerfile_path"? (in the context), "ignore"?,
-/// "contexts": {name: folder or docker-image://name}, "target", "arguments", "labels", "tags",
-/// "platforms", "no_cache", "pull", "network" (bool), "privileged", "extra_hosts", "secrets":
-/// [{"id", "data": base64}], "ssh": {id: socket}, "cpus", "memory_bytes", "shm_bytes", "dns",
-/// "dns_search", "dns_options", "dns_domain", "source_date_epoch", "check", "output":
-/// image|oci|tar|local, "cache_from", "cache_to", "access", "registry" (of names that have none),
-/// "local_images" (pull leaves them)}. Lines of its answer: {"type": "started", "id", "name"},
+/// "contexts": {name: folder, repository or docker-image://name}, "target", "arguments", "labels",
+/// "tags", "platforms", "no_cache", "pull", "network" (bool), "privileged", "extra_hosts",
+/// "secrets": [{"id", "data": base64, "mode"?, "uid"?, "gid"?}], "ssh": {id: socket}, "cpus",
+/// "memory_bytes", "shm_bytes", "dns", "dns_search", "dns_options", "dns_domain",
+/// "source_date_epoch", "check", "output": image|oci|tar|local, "cache_from", "cache_to", "access",
+/// "registry" (of names that have none), "local_images" (pull leaves them)}. Lines of its answer:
+/// {"type": "started", "id", "name"},
 /// {"type": "output", "id", "stream", "data": base64}, {"type": "ended", "id", "cached",
 /// "cancelled", "problem"}, {"type": "warning", "text"}, {"type": "file", "data": base64} (pieces
 /// of the tar of `output` tar and local), and at the end {"type": "result", "success", "digest",
@@ -103,6 +104,7 @@ namespace api {
 /// Protocol name in the Upgrade header of attach and exec.
 inline constexpr std::string_view upgrade_protocol = "container-frames";
 inline constexpr size_t frame_header_bytes = 5;
+inline constexpr uint64_t build_secret_bytes_max = 512u << 10;  ///< Each.
 inline constexpr uint32_t frame_bytes_max = 64 * 1024;
 
 enum class FrameKind : uint8_t {

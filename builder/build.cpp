@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/repository.h"
 #include "base/text.h"
 #include "builder/build_limits.h"
 #include "builder/content.h"
@@ -123,13 +124,20 @@ class Build {
                         {.folder = ports_.work_folder, .cancellation = state_.cancellation}));
     for (const auto& [name, place] : request_.named_contexts) {
       if (place.starts_with("docker-image://")) continue;
-      if (!place.starts_with('/'))
-        return base::fail(ErrorCode::Unsupported,
-                          "context '{}' is neither a folder nor docker-image://NAME: {}",
-                          base::escape_controls(name), base::escape_controls(place));
-      state_.named_contexts[name] = TRY_DURING(open_folder_tree(place), "context '{}'", name);
+      state_.named_contexts[name] =
+          TRY_DURING(open_named(place), "context '{}'", base::escape_controls(name));
     }
     return {};
+  }
+
+  Result<std::shared_ptr<const Tree>> open_named(const std::string& place) {
+    if (base::is_repository(place))
+      return fetch_git(place, "",
+                       {.folder = ports_.work_folder, .cancellation = state_.cancellation});
+    if (place.starts_with('/')) return TRY(open_folder_tree(place));
+    return base::fail(ErrorCode::Unsupported,
+                      "'{}' is neither a folder, nor a git repository, nor docker-image://NAME",
+                      base::escape_controls(place));
   }
 
   Result<> read_dockerfile() {

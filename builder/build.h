@@ -33,6 +33,10 @@ namespace builder {
 struct Secret {
   std::string id;
   std::string bytes;
+  /// Of its file, where the step says nothing itself.
+  std::optional<uint32_t> mode;
+  std::optional<uint32_t> user;
+  std::optional<uint32_t> group;
 };
 
 struct BuildRequest {
@@ -42,7 +46,8 @@ struct BuildRequest {
   std::optional<std::string> dockerfile;  ///< Its text; else it is read from the context.
   std::string dockerfile_path;            ///< In the context, and for messages. Empty: usual names.
   std::optional<std::string> ignore;      ///< Text of an ignore file outside of the context.
-  std::map<std::string, std::string> named_contexts;  ///< Name to folder or `docker-image://…`.
+  std::map<std::string, std::string>
+      named_contexts;  ///< Name to folder, repository, `docker-image://…`.
 
   std::string target;
   std::map<std::string, std::string> arguments;

@@ -12,7 +12,6 @@ inline constexpr uint64_t cache_file_bytes_max = 64u << 20;
 inline constexpr size_t stages_parallel_max = 4;
 inline constexpr size_t output_lines_kept = 20;  ///< Of a step, for its error.
 inline constexpr size_t output_line_bytes_max = 4u << 10;
-inline constexpr uint64_t secret_bytes_max = 512u << 10;
 inline constexpr uint64_t download_bytes_max = 8ull << 30;  ///< One ADD of a URL.
 inline constexpr int redirects_max = 10;
 inline constexpr int connect_timeout_ms = 30'000;

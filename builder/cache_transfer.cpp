@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/fd.h"
+#include "base/fields.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -80,10 +81,7 @@ Result<CachePlace> parse_cache_place(std::string_view text, std::string_view fol
   if (text.find('=') == std::string_view::npos) {
     fields = {{"type", "registry"}, {"ref", std::string(text)}};
   } else {
-    for (const std::string& piece : base::split(text, ',')) {
-      const size_t equals = piece.find('=');
-      fields[piece.substr(0, equals)] = equals == std::string::npos ? "" : piece.substr(equals + 1);
-    }
+    fields = base::comma_fields(text);
   }
   const std::string type = fields["type"];
   const std::string place = type == "registry" ? "ref" : std::string(folder_key);

@@ -225,7 +225,8 @@ TEST_CASE("mounts, with their defaults") {
   CHECK(mount("type=tmpfs,target=/x,size=1m").tmpfs_bytes == 1u << 20);
   CHECK(mount("type=secret,id=a/key").target == "/run/secrets/key");
   CHECK(mount("type=secret,target=/x/key").id == "key");
-  CHECK(mount("type=secret,id=a").mode == 0400u);
+  CHECK_FALSE(mount("type=secret,id=a").mode);  // as whoever gives it says, or 0400
+  CHECK(mount("type=secret,id=a,mode=0444").mode == 0444u);
   CHECK(mount("type=secret,id=a,env=KEY").target == "");
   CHECK(mount("required,type=secret,id=a").required);
   CHECK(mount("type=ssh").id == "default");

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/process.h"
+#include "base/repository.h"
 #include "base/sha256.h"
 #include "base/text.h"
 #include "builder/build_limits.h"
@@ -26,10 +27,6 @@ namespace {
 
 using base::ErrorCode;
 using base::Result;
-
-bool is_web(std::string_view source) {
-  return source.starts_with("http://") || source.starts_with("https://");
-}
 
 /// For messages: a URL's query and user may hold secrets.
 std::string shown(const std::string& url) {
@@ -109,24 +106,6 @@ std::string name_in(const std::string& url) {
 }
 
 // ---- repositories ------------------------------------------------------------------------------
-
-struct GitAddress {
-  std::string url;
-  std::string ref;
-  std::string folder;
-};
-
-GitAddress parse_git(const std::string& address) {
-  GitAddress parsed;
-  const size_t hash = address.find('#');
-  parsed.url = address.substr(0, hash);
-  if (hash == std::string::npos) return parsed;
-  const std::string rest = address.substr(hash + 1);
-  const size_t colon = rest.find(':');
-  parsed.ref = rest.substr(0, colon);
-  if (colon != std::string::npos) parsed.folder = rest.substr(colon + 1);
-  return parsed;
-}
 
 /// git in `folder`; what it printed.
 class Git {
@@ -222,7 +201,7 @@ class SubTree final : public Tree {
   const std::string root_;
 };
 
-Result<> check_out(Git& git, const GitAddress& wanted) {
+Result<> check_out(Git& git, const base::RepositoryAddress& wanted) {
   TRY(git.run({"init", "-q"}));
   TRY(git.run({"remote", "add", "origin", "--", wanted.url}));
   const std::string ref = wanted.ref.empty() ? "HEAD" : wanted.ref;
@@ -241,14 +220,6 @@ Result<> check_out(Git& git, const GitAddress& wanted) {
 }
 
 }  // namespace
-
-bool is_git(const std::string& source) {
-  if (source.starts_with("git@") || source.starts_with("git://") || source.starts_with("ssh://"))
-    return true;
-  return is_web(source) && source.substr(0, source.find('#')).ends_with(".git");
-}
-
-bool is_remote(const std::string& source) { return is_web(source) || is_git(source); }
 
 Result<FetchedFile> fetch_url(const std::string& url, const std::string& checksum,
                               const FetchLimits& limits) {
@@ -283,7 +254,7 @@ Result<FetchedFile> fetch_url(const std::string& url, const std::string& checksu
 Result<std::shared_ptr<const Tree>> fetch_git(const std::string& address,
                                               const std::string& checksum,
                                               const FetchLimits& limits) {
-  const GitAddress wanted = parse_git(address);
+  const base::RepositoryAddress wanted = base::parse_repository(address);
   const std::string folder = fmt::format("{}/{}", limits.folder, base::random_hex(8));
   TRY(base::make_directories(folder));
   Git git(folder, limits.cancellation);

@@ -17,11 +17,6 @@
 
 namespace builder {
 
-/// True for a URL or a repository's address, in the forms that ADD knows.
-bool is_remote(const std::string& source);
-/// True if it is a repository: `git@host:x`, `git://…`, `ssh://…`, `https://….git[#ref[:folder]]`.
-bool is_git(const std::string& source);
-
 struct FetchLimits {
   std::string folder;  ///< Where files go; the caller removes it.
   Cancellation& cancellation;

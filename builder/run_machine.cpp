@@ -235,9 +235,9 @@ Result<> RunMachine::add_secret(const RunMount& mount, reconciler::BuildStep& st
   made.target =
       mount.target.empty() ? "/run/secrets/" + id : absolute(mount.target, step.working_dir);
   made.read_only = true;
-  made.mode = mount.mode.value_or(0400);
-  made.user = mount.user.value_or(0);
-  made.group = mount.group.value_or(0);
+  made.mode = mount.mode.value_or(found->mode.value_or(0400));
+  made.user = mount.user.value_or(found->user.value_or(0));
+  made.group = mount.group.value_or(found->group.value_or(0));
   made.secret = found->bytes;
   step.mounts.push_back(std::move(made));
   return {};

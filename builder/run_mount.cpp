@@ -227,7 +227,6 @@ class Reader {
     mount_.source.clear();
     if (mount_.target.empty() && !mount_.environment)
       mount_.target = "/run/secrets/" + last_piece(mount_.id);
-    if (!mount_.mode) mount_.mode = 0400;
     return {};
   }
 

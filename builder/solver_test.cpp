@@ -449,6 +449,25 @@ TEST_CASE("an argument that no step uses leaves no trace") {
   CHECK_FALSE(bench.has_trace_of("CANARY123"));
 }
 
+TEST_CASE("a secret's owner is the step's to say, else whoever gives it, else root alone") {
+  Bench bench;
+
+  REQUIRE(bench.build(
+      "FROM localhost/base:1\n"
+      "RUN --mount=type=secret,id=a --mount=type=secret,id=b --mount=type=secret,id=b,mode=0404,"
+      "uid=9,target=/k count\n",
+      {.secrets = {{.id = "a", .bytes = "1"},
+                   {.id = "b", .bytes = "2", .mode = 0440, .user = 5, .group = 6}}}));
+
+  const auto owner = [&](size_t at) {
+    const reconciler::StepMount& mount = bench.world.steps[0].mounts.at(at);
+    return fmt::format("{:o} {}:{}", mount.mode, mount.user, mount.group);
+  };
+  CHECK(owner(0) == "400 0:0");
+  CHECK(owner(1) == "440 5:6");
+  CHECK(owner(2) == "404 9:6");
+}
+
 TEST_CASE("a secret that is missing says how to pass it") {
   Bench bench;
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/overloaded.h"
+#include "base/repository.h"
 #include "base/text.h"
 #include "builder/fetch.h"
 #include "builder/folder_tree.h"
@@ -22,6 +23,11 @@ bool makes_layer(const Operation& operation) {
   return std::holds_alternative<RunInstruction>(operation) ||
          std::holds_alternative<CopyInstruction>(operation) ||
          std::holds_alternative<WorkdirInstruction>(operation);
+}
+
+/// What ADD fetches.
+bool is_address(const std::string& source) {
+  return base::is_web_address(source) || base::is_repository(source);
 }
 
 class StageRun {
@@ -264,7 +270,7 @@ class StageRun {
       request.files.push_back({.name = heredoc.name, .content = heredoc.content});
     Fetched fetched;
     for (const std::string& source : copy.sources) {
-      if (!copy.add || !is_remote(source)) {
+      if (!copy.add || !is_address(source)) {
         request.sources.push_back(source);
         continue;
       }
@@ -281,7 +287,7 @@ class StageRun {
                  CopyRequest& request) {
     const FetchLimits limits{.folder = state_.ports.work_folder,
                              .cancellation = state_.cancellation};
-    if (!is_git(source)) {
+    if (!base::is_repository(source)) {
       fetched.files.push_back(TRY(fetch_url(source, copy.checksum, limits)));
       const FetchedFile& file = fetched.files.back();
       request.files.push_back({.name = file.name,

@@ -10,10 +10,13 @@
 
 #include <fmt/format.h>
 
+#include "api/wire.h"
 #include "base/base64.h"
 #include "base/fd.h"
+#include "base/fields.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/repository.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/registry_settings.h"
@@ -24,8 +27,6 @@ namespace {
 using base::ErrorCode;
 using base::Result;
 using nlohmann::json;
-
-constexpr uint64_t secret_bytes_max = 512u << 10;  ///< As the builder has it.
 
 template <class... Args>
 tl::unexpected<base::Error> wrong(fmt::format_string<Args...> format, Args&&... args) {
@@ -38,13 +39,6 @@ std::optional<std::string> variable(const Context& context, const std::string& n
   return found->second;
 }
 
-bool is_repository(const std::string& text) {
-  if (text.starts_with("git@") || text.starts_with("git://") || text.starts_with("ssh://"))
-    return true;
-  const bool web = text.starts_with("http://") || text.starts_with("https://");
-  return web && text.substr(0, text.find('#')).ends_with(".git");
-}
-
 Result<std::string> read_stdin(uint64_t bytes_max) {
   std::string text;
   std::string buffer(64u << 10, '\0');
@@ -54,16 +48,6 @@ Result<std::string> read_stdin(uint64_t bytes_max) {
       return wrong("what stdin gives is larger than {} bytes", bytes_max);
   }
   return text;
-}
-
-/// `a=1,b=2` as pairs; a piece without `=` has no value.
-std::map<std::string, std::string> fields_of(const std::string& text) {
-  std::map<std::string, std::string> fields;
-  for (const std::string& piece : base::split(text, ',')) {
-    const size_t equals = piece.find('=');
-    fields[piece.substr(0, equals)] = equals == std::string::npos ? "" : piece.substr(equals + 1);
-  }
-  return fields;
 }
 
 /// `K=V` of a flag; `K` alone takes the environment's value, and is left out where it has none.
@@ -86,8 +70,8 @@ Result<json> pairs_of(const Context& context, const Parsed& parsed, const char* 
 
 Result<json> context_of(const Context& context, const std::string& text) {
   if (text == "-") return json{{"tar", true}};
-  if (is_repository(text)) return json{{"git", text}};
-  if (text.starts_with("github.com/")) return json{{"git", "https://" + text}};
+  if (const std::string git = base::repository_context(text); !git.empty())
+    return json{{"git", git}};
   if (text.find("://") != std::string::npos)
     return wrong(
         "'{}' is no repository; download the archive and pipe it in: … | container build -",
@@ -143,8 +127,8 @@ Result<> add_named_contexts(const Context& context, const Parsed& parsed, json& 
     if (equals == std::string::npos || equals == 0)
       return wrong("--build-context '{}': write it as NAME=FOLDER", base::escape_controls(text));
     const std::string place = text.substr(equals + 1);
-    contexts[text.substr(0, equals)] =
-        place.find("://") != std::string::npos ? place : absolute_path(context, place);
+    const bool is_address = place.find("://") != std::string::npos || base::is_repository(place);
+    contexts[text.substr(0, equals)] = is_address ? place : absolute_path(context, place);
   }
   if (!contexts.empty()) request["contexts"] = std::move(contexts);
   return {};
@@ -191,7 +175,7 @@ Result<> add_machine(const Parsed& parsed, json& request) {
 // ---- what steps are given ----------------------------------------------------------------------
 
 Result<json> secret_of(const Context& context, const std::string& text) {
-  std::map<std::string, std::string> fields = fields_of(text);
+  std::map<std::string, std::string> fields = base::comma_fields(text);
   std::string id = fields["id"];
   for (const auto& [key, value] : fields)
     if (key != "id" && key != "env" && key != "src" && key != "source" && key != "type")
@@ -206,7 +190,7 @@ Result<json> secret_of(const Context& context, const std::string& text) {
   if (id.empty()) return wrong("--secret needs an id; write id=NAME,src=FILE or id=NAME,env=NAME");
   std::string bytes;
   if (!path.empty()) {
-    bytes = TRY_DURING(base::read_file(absolute_path(context, path), secret_bytes_max),
+    bytes = TRY_DURING(base::read_file(absolute_path(context, path), api::build_secret_bytes_max),
                        "--secret id={}", id);
   } else {
     const std::string name = fields["env"].empty() ? id : fields["env"];
@@ -219,6 +203,34 @@ Result<json> secret_of(const Context& context, const std::string& text) {
     bytes = *value;
   }
   return json{{"id", id}, {"data", base::encode_base64(bytes)}};
+}
+
+/// Of a stack's file. Its places are the project's, and so is the environment.
+Result<json> stack_secret(const spec::BuildSecret& secret) {
+  json made = {{"id", secret.id}};
+  if (secret.variable.empty()) {
+    made["data"] =
+        base::encode_base64(TRY(base::read_file(secret.file, api::build_secret_bytes_max)));
+  } else if (secret.value) {
+    made["data"] = base::encode_base64(*secret.value);
+  } else {
+    return base::fail(ErrorCode::NotFound,
+                      "neither the environment nor an env file has {}; set it, or name a file",
+                      base::escape_controls(secret.variable));
+  }
+  if (secret.mode) made["mode"] = *secret.mode;
+  if (secret.user) made["uid"] = *secret.user;
+  if (secret.group) made["gid"] = *secret.group;
+  return made;
+}
+
+Result<json> stack_secrets(const StackFiles& files, const std::string& service) {
+  json secrets = json::array();
+  if (const auto found = files.build_secrets.find(service); found != files.build_secrets.end())
+    for (const spec::BuildSecret& secret : found->second)
+      secrets.push_back(TRY_DURING(stack_secret(secret), "service '{}': secret '{}'", service,
+                                   base::escape_controls(secret.id)));
+  return secrets;
 }
 
 Result<json> agents_of(const Context& context, const std::vector<std::string>& texts) {
@@ -304,7 +316,8 @@ std::vector<Flag> build_flags() {
   return {
       {"arch", 'a', "ARCH", "Build for this architecture; repeat, or a list with commas"},
       {"build-arg", '\0', "NAME=VALUE", "Value of an ARG"},
-      {"build-context", '\0', "NAME=FOLDER", "A further context, for FROM and --from"},
+      {"build-context", '\0', "NAME=PLACE",
+       "A further context, for FROM and --from: a folder, docker-image://NAME, a git repository"},
       {"cache-from", '\0', "PLACE",
        "Use this cache: type=local,src=FOLDER or type=registry,ref=NAME", "cache-in"},
       {"cache-to", '\0', "PLACE",
@@ -343,7 +356,7 @@ Result<OutputPlace> parse_output(const std::string& text) {
   if (text == "-") return OutputPlace{.kind = OutputKind::Tar, .destination = {}};
   if (text.find('=') == std::string::npos)
     return OutputPlace{.kind = OutputKind::Local, .destination = text};
-  std::map<std::string, std::string> fields = fields_of(text);
+  std::map<std::string, std::string> fields = base::comma_fields(text);
   OutputPlace output;
   output.destination = fields.contains("dest") ? fields["dest"] : fields["destination"];
   const std::string type = fields["type"];
@@ -398,18 +411,10 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
 
 // ---- stacks ------------------------------------------------------------------------------------
 
-Result<json> stack_build_request(const Context& context, const spec::Stack& stack,
-                                 const std::string& service) {
-  const spec::Build& build = stack.builds.at(service);
-  const spec::Service& owner = stack.services.at(service);
-  json request;
-  request["context"] = TRY_DURING(context_of(context, build.context), "service '{}'", service);
-  if (build.dockerfile_inline)
-    request["dockerfile"] = *build.dockerfile_inline;
-  else if (!build.dockerfile.empty() && build.dockerfile.starts_with('/'))
-    TRY(add_dockerfile(context, build.dockerfile, request));
-  else if (!build.dockerfile.empty())
-    request["dockerfile_path"] = build.dockerfile;
+namespace {
+
+/// `service:x` is the image that x has; it was made here, and no registry knows it.
+void add_stack_contexts(const spec::Stack& stack, const spec::Build& build, json& request) {
   json contexts = json::object();
   json made_here = json::array();
   for (const auto& [name, place] : build.additional_contexts) {
@@ -422,6 +427,24 @@ Result<json> stack_build_request(const Context& context, const spec::Stack& stac
   }
   request["local_images"] = std::move(made_here);
   request["contexts"] = std::move(contexts);
+}
+
+}  // namespace
+
+Result<json> stack_build_request(const Context& context, const StackFiles& files,
+                                 const std::string& service) {
+  const spec::Stack& stack = *files.stack;
+  const spec::Build& build = stack.builds.at(service);
+  const spec::Service& owner = stack.services.at(service);
+  json request;
+  request["context"] = TRY_DURING(context_of(context, build.context), "service '{}'", service);
+  if (build.dockerfile_inline)
+    request["dockerfile"] = *build.dockerfile_inline;
+  else if (!build.dockerfile.empty() && build.dockerfile.starts_with('/'))
+    TRY(add_dockerfile(context, build.dockerfile, request));
+  else if (!build.dockerfile.empty())
+    request["dockerfile_path"] = build.dockerfile;
+  add_stack_contexts(stack, build, request);
   std::vector<std::string> tags{owner.image};
   tags.insert(tags.end(), build.tags.begin(), build.tags.end());
   request["tags"] = tags;
@@ -438,7 +461,8 @@ Result<json> stack_build_request(const Context& context, const spec::Stack& stac
   request["extra_hosts"] = build.extra_hosts;
   request["cache_from"] = cache_places(context, build.cache_from, "src");
   request["cache_to"] = cache_places(context, build.cache_to, "dest");
-  request["ssh"] = TRY(agents_of(context, build.ssh));
+  request["ssh"] = TRY_DURING(agents_of(context, build.ssh), "service '{}'", service);
+  request["secrets"] = TRY(stack_secrets(files, service));
   if (build.shm_bytes) request["shm_bytes"] = *build.shm_bytes;
   TRY(add_registries(context, request));
   TRY(add_epoch(context, request));

@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "cli/context.h"
+#include "cli/stack_files.h"
 #include "spec/stack.h"
 
 namespace cli {
@@ -32,8 +33,8 @@ struct BuildOptions {
 /// `parsed.arguments` hold the context, `.` if empty.
 base::Result<BuildOptions> read_build_options(const Context& context, const Parsed& parsed);
 
-/// Of `service` of a stack: the request that makes its image.
-base::Result<nlohmann::json> stack_build_request(const Context& context, const spec::Stack& stack,
+/// Of `service` of a stack that is there: the request that makes its image. Reads its secrets.
+base::Result<nlohmann::json> stack_build_request(const Context& context, const StackFiles& files,
                                                  const std::string& service);
 
 /// `type=oci|tar|local|image[,dest=PATH]`, or a folder alone: local.

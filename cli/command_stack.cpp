@@ -132,7 +132,7 @@ Result<> build_first(const Context& context, const Parsed& parsed, const StackFi
   std::set<std::string> always;
   for (const auto& [name, policy] : files.pull_policies)
     if (policy == spec::PullPolicy::Build) always.insert(name);
-  return build_services(context, parsed, stack,
+  return build_services(context, parsed, files,
                         TRY(services_to_build(context, stack, chosen_services(stack, parsed),
                                               which_builds(parsed), always)));
 }

@@ -72,14 +72,14 @@ Result<std::vector<std::string>> services_to_build(const Context& context, const
   return order;
 }
 
-Result<> build_services(const Context& context, const Parsed& parsed, const spec::Stack& stack,
+Result<> build_services(const Context& context, const Parsed& parsed, const StackFiles& files,
                         const std::vector<std::string>& services) {
   for (const std::string& name : services) {
-    const std::string& image = stack.services.at(name).image;
+    const std::string& image = files.stack->services.at(name).image;
     tell(fmt::format("Building {} for service {}\n", printable(image), printable(name)));
     BuildCall call{.parsed = parsed, .line = {}, .files = {}};
     call.progress = progress_of(parsed);
-    call.line = base::dump_json(TRY(stack_build_request(context, stack, name)));
+    call.line = base::dump_json(TRY(stack_build_request(context, files, name)));
     TRY_DURING(run_build(context, call), "build service '{}'", name);
   }
   return {};

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "cli/context.h"
+#include "cli/stack_files.h"
 #include "spec/stack.h"
 
 namespace cli {
@@ -24,8 +25,8 @@ base::Result<std::vector<std::string>> services_to_build(const Context& context,
                                                          WhichBuilds which,
                                                          const std::set<std::string>& always = {});
 
-/// Builds them one after the other, with progress on stderr.
-base::Result<> build_services(const Context& context, const Parsed& parsed,
-                              const spec::Stack& stack, const std::vector<std::string>& services);
+/// Builds them one after the other, with progress on stderr. The stack of `files` is there.
+base::Result<> build_services(const Context& context, const Parsed& parsed, const StackFiles& files,
+                              const std::vector<std::string>& services);
 
 }  // namespace cli

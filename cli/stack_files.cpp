@@ -183,6 +183,7 @@ Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
   }
   result.stack = std::move(loaded.stack);
   result.pull_policies = std::move(loaded.pull_policies);
+  result.build_secrets = std::move(loaded.build_secrets);
   return result;
 }
 

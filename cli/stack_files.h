@@ -5,9 +5,11 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "cli/context.h"
+#include "spec/build_secret.h"
 #include "spec/pull_policy.h"
 #include "spec/stack.h"
 
@@ -20,6 +22,7 @@ struct StackFiles {
   std::optional<spec::Stack> stack;  ///< Absent: there are errors, and they have been told.
   size_t errors = 0;
   std::map<std::string, spec::PullPolicy> pull_policies;  ///< Of services that say one.
+  std::map<std::string, std::vector<spec::BuildSecret>> build_secrets;  ///< By service.
   std::set<std::string> read;  ///< Every file that was looked at, absolute: what to watch.
 };
 

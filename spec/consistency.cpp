@@ -50,8 +50,10 @@ class ConsistencyCheck {
       check_ports(draft);
       check_names(draft);
       check_dependencies(draft);
+      check_build(draft);
     }
     find_cycles();
+    find_build_cycles();
   }
 
  private:
@@ -272,6 +274,43 @@ class ConsistencyCheck {
           report_cycle(drafts_[path.back().service], names);
         }
       }
+    }
+  }
+
+  void check_build(const ServiceDraft& draft) {
+    for (const auto& [name, place] : draft.build_services)
+      if (!index_.contains(name) && !reporter_.is_full())
+        error(draft, place, "build.additional_contexts",
+              fmt::format("refers to undefined service {}", name),
+              "add the service, or name an image: docker-image://NAME",
+              reporter_.suggest(name, service_names_));
+  }
+
+  /// Builds whose bases wait for each other: whoever is left when all are taken that can be built.
+  void find_build_cycles() {
+    std::map<std::string, size_t> waits_for;
+    std::map<std::string, std::vector<std::string>> users;
+    for (const ServiceDraft& draft : drafts_)
+      for (const auto& [name, place] : draft.build_services) {
+        if (!index_.contains(name)) continue;
+        ++waits_for[draft.name];
+        users[name].push_back(draft.name);
+      }
+    std::vector<std::string> ready;
+    for (const ServiceDraft& draft : drafts_)
+      if (!waits_for.contains(draft.name)) ready.push_back(draft.name);
+    while (!ready.empty()) {
+      const std::string done = std::move(ready.back());
+      ready.pop_back();
+      for (const std::string& user : users[done])
+        if (--waits_for[user] == 0) ready.push_back(user);
+    }
+    for (const ServiceDraft& draft : drafts_) {
+      const auto waiting = waits_for.find(draft.name);
+      if (waiting == waits_for.end() || waiting->second == 0) continue;
+      error(draft, draft.build_services.front().second, "build.additional_contexts",
+            "builds that wait for each other", "remove one of the contexts 'service:…'");
+      return;
     }
   }
 

@@ -275,6 +275,7 @@ class Load {
 
   void read_resources() {
     ReadContext context = read_context();
+    if (const Node* secrets = root_.find("secrets")) secrets_ = readers::secrets(context, *secrets);
     if (const Node* networks = root_.find("networks"))
       for (const Node& node : networks->children) {
         Network& network = stack_.networks[node.key];
@@ -344,9 +345,42 @@ class Load {
       if (draft.build && draft.service.image.empty())
         draft.service.image = fmt::format("{}-{}", stack_.name, draft.name);
       check_pull_policy(draft);
+      check_build_platform(draft);
+      take_build_secrets(draft);
       if (draft.build) stack_.builds[draft.name] = std::move(*draft.build);
       stack_.services[draft.name] = draft.service;
     }
+  }
+
+  void check_build_platform(const ServiceDraft& draft) {
+    if (!draft.build || draft.build->platforms.empty() || !draft.service.platform) return;
+    const std::vector<std::string>& built = draft.build->platforms;
+    if (std::find(built.begin(), built.end(), *draft.service.platform) != built.end()) return;
+    reporter_.error(draft.node->find("platform")->place,
+                    fmt::format("services.{}.platform", draft.name),
+                    fmt::format("'{}' is not built", *draft.service.platform),
+                    "add it to 'build.platforms', or remove it here");
+  }
+
+  /// Each use gets the place its source names.
+  void take_build_secrets(ServiceDraft& draft) {
+    std::map<std::string, BuildSecret> by_id;
+    for (BuildSecretUse& use : draft.build_secrets) {
+      const auto source = secrets_.find(use.source);
+      if (source == secrets_.end()) {
+        std::vector<std::string> names;
+        for (const auto& [name, secret] : secrets_) names.push_back(name);
+        reporter_.error(
+            use.place, use.address, fmt::format("refers to undefined secret {}", use.source),
+            "declare it under the top-level 'secrets'", reporter_.suggest(use.source, names));
+        continue;
+      }
+      use.secret.file = source->second.file;
+      use.secret.variable = source->second.variable;
+      use.secret.value = source->second.value;
+      by_id[use.secret.id] = std::move(use.secret);
+    }
+    for (auto& [id, secret] : by_id) build_secrets_[draft.name].push_back(std::move(secret));
   }
 
   void check_pull_policy(const ServiceDraft& draft) {
@@ -434,6 +468,7 @@ class Load {
       for (ServiceDraft& draft : drafts_) stack_.services[draft.name] = std::move(draft.service);
       loaded.stack = std::move(stack_);
       loaded.pull_policies = std::move(pull_policies_);
+      loaded.build_secrets = std::move(build_secrets_);
     }
     return loaded;
   }
@@ -452,6 +487,8 @@ class Load {
   std::set<std::string> with_image_;  ///< Services that have written one, be it wrong.
   std::vector<ServiceDraft> drafts_;
   std::map<std::string, PullPolicy> pull_policies_;
+  std::map<std::string, BuildSecret> secrets_;  ///< The top-level ones, by key.
+  std::map<std::string, std::vector<BuildSecret>> build_secrets_;
 };
 
 constexpr std::array<std::string_view, 7> file_names = {

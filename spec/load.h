@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "spec/build_secret.h"
 #include "spec/diagnostic.h"
 #include "spec/pull_policy.h"
 #include "spec/stack.h"
@@ -42,6 +43,7 @@ struct Loaded {
   /// Of the services that say one. Beside them, not in them: whoever brings images needs it, and no
   /// container is another for it.
   std::map<std::string, PullPolicy> pull_policies;
+  std::map<std::string, std::vector<BuildSecret>> build_secrets;  ///< By service.
 };
 
 Loaded load(const LoadOptions& options);

@@ -110,30 +110,6 @@ std::optional<MountType> read_type(Reading& reading, const Node& node) {
   return std::nullopt;
 }
 
-/// Octal, whether written as a text, as 0700 or as 0o700.
-std::optional<uint32_t> read_mode(Reading& reading, const Node& node, std::string_view digits) {
-  if (digits.starts_with("0o")) digits.remove_prefix(2);
-  uint32_t mode = 0;
-  bool is_octal = !digits.empty() && digits.size() <= 5;
-  for (const char c : digits) {
-    is_octal = is_octal && c >= '0' && c <= '7';
-    mode = mode * 8 + static_cast<uint32_t>(c - '0');
-  }
-  if (is_octal && mode <= 07777) return mode;
-  reading.error(node, "not a file mode", "write octal digits in quotes, such as \"1777\"");
-  return std::nullopt;
-}
-
-/// In the long form a bare decimal number would be the mode's value; nobody means that.
-void read_long_mode(Reading& reading, const Node& node, Mount& mount) {
-  const bool is_decimal =
-      node.type == ScalarType::Integer && !node.interpolated && !node.text.starts_with('0');
-  if (is_decimal)
-    return reading.error(node, "a mode must be written in octal",
-                         fmt::format("write \"{}\" or 0o{}", node.text, node.text));
-  mount.tmpfs_mode = read_mode(reading, node, node.text);
-}
-
 bool flag_inside(Reading& reading, const Node& node, std::string_view group, std::string_view key,
                  bool fallback) {
   const Node* parent = group.empty() ? &node : node.find(group);
@@ -197,7 +173,7 @@ void read_long_mount(Reading& reading, const Node& node) {
       const auto limit = bytes(inner, *size);
       if (limit && *limit > 0) mount.tmpfs_bytes = limit;  // 0: no limit
     }
-    if (const Node* mode = options->find("mode")) read_long_mode(inner, *mode, mount);
+    if (const Node* mode = options->find("mode")) mount.tmpfs_mode = file_mode(inner, *mode);
   }
   add_mount(reading, node, std::move(mount));
 }
@@ -213,7 +189,7 @@ bool take_tmpfs_option(Reading& reading, const Node& node, const std::string& op
     return mount.tmpfs_bytes.has_value();
   }
   if (name == "mode") {
-    mount.tmpfs_mode = read_mode(reading, node, value);
+    mount.tmpfs_mode = file_mode(reading, make_scalar(node, value));
     return mount.tmpfs_mode.has_value();
   }
   if (option == "rw") return true;

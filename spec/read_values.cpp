@@ -112,6 +112,27 @@ std::optional<int64_t> duration(Reading& reading, const Node& node) {
   return std::nullopt;
 }
 
+std::optional<uint32_t> file_mode(Reading& reading, const Node& node) {
+  const bool is_decimal =
+      node.type == ScalarType::Integer && !node.interpolated && !node.text.starts_with('0');
+  if (is_decimal) {
+    reading.error(node, "a mode must be written in octal",
+                  fmt::format("write \"{}\" or 0o{}", node.text, node.text));
+    return std::nullopt;
+  }
+  std::string_view digits = node.text;
+  if (digits.starts_with("0o")) digits.remove_prefix(2);
+  uint32_t mode = 0;
+  bool is_octal = !digits.empty() && digits.size() <= 5;
+  for (const char c : digits) {
+    is_octal = is_octal && c >= '0' && c <= '7';
+    mode = mode * 8 + static_cast<uint32_t>(c - '0');
+  }
+  if (is_octal && mode <= 07777) return mode;
+  reading.error(node, "not a file mode", "write octal digits in quotes, such as \"1777\"");
+  return std::nullopt;
+}
+
 std::vector<std::string> texts(Reading& reading, const Node& node) {
   std::vector<std::string> result;
   if (node.is_scalar()) result.push_back(node.text);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "spec/build_secret.h"
 #include "spec/node.h"
 #include "spec/pull_policy.h"
 #include "spec/reporter.h"
@@ -32,6 +33,14 @@ struct ReadContext {
   size_t ports_left = 0;  ///< Of limits::stack_ports_max.
 };
 
+/// An entry of `build.secrets`, before it has met the top-level `secrets`.
+struct BuildSecretUse {
+  std::string source;
+  BuildSecret secret;
+  Place place;
+  std::string address;
+};
+
 /// A service on its way into the model: what later steps need besides the service itself.
 struct ServiceDraft {
   std::string name;
@@ -39,6 +48,8 @@ struct ServiceDraft {
   Service service;
   bool has_image = false;  ///< Something is written as image or build, be it wrong.
   std::optional<Build> build;
+  std::vector<BuildSecretUse> build_secrets;
+  std::vector<std::pair<std::string, Place>> build_services;  ///< Whose images its build uses.
   std::optional<PullPolicy> pull_policy;
   std::vector<EnvFile> env_files;
   std::vector<Place> port_places;          ///< One per port.
@@ -73,6 +84,8 @@ std::optional<int64_t> integer(Reading& reading, const Node& node, int64_t min, 
 std::optional<bool> boolean(Reading& reading, const Node& node);
 std::optional<uint64_t> bytes(Reading& reading, const Node& node);
 std::optional<int64_t> duration(Reading& reading, const Node& node);
+/// Octal, as a text, as 0700 or as 0o700; a bare decimal number is refused: nobody means its value.
+std::optional<uint32_t> file_mode(Reading& reading, const Node& node);
 /// One text or a list of texts.
 std::vector<std::string> texts(Reading& reading, const Node& node);
 struct Pair {
@@ -91,6 +104,9 @@ bool is_ip(const std::string& address);
 /// `10.1.0.0/24`, with the host bits clear.
 bool is_ipv4_subnet(const std::string& subnet);
 bool subnet_contains(const std::string& subnet, const std::string& address);
+
+/// Top-level `secrets` by key; where each one's bytes are.
+std::map<std::string, BuildSecret> secrets(ReadContext& context, const Node& node);
 
 // Process and identity.
 void image(Reading& reading, const Node& node);

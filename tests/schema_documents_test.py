@@ -21,6 +21,8 @@ SCHEMA = json.loads((SOURCE / "schema/stack.schema.json").read_text())
 GOOD_SERVICE = [
     {"build": "."}, {"build": {"context": ".", "args": ["A=1", "B"], "no_cache": "true"}},
     {"build": {"ssh": {"default": None}, "labels": {"a": 1}, "tags": ["x:1"], "sbom": True}},
+    {"build": {"secrets": ["token", {"source": "token", "target": "t", "mode": "0440", "uid": 5}]}},
+    {"build": {"isolation": "default", "entitlements": ["security.insecure"]}},
     {"command": "run it"}, {"command": ["run", 1, True]}, {"command": None}, {"command": []},
     {"entrypoint": "run"}, {"entrypoint": None},
     {"environment": {"A": 1, "B": None, "C": "x", "D": 1.5, "E": True}}, {"environment": ["A=1", "B"]},
@@ -64,7 +66,10 @@ GOOD_SERVICE = [
 
 # Attributes of one service that both refuse.
 BAD_SERVICE = [
-    {"imgae": "x"}, {"image": 5}, {"image": None}, {"image": ["x"]}, {"build": ["."]}, {"build": {"dockerfil": "x"}}, {"build": {"secrets": ["a"]}},
+    {"imgae": "x"}, {"image": 5}, {"image": None}, {"image": ["x"]}, {"build": ["."]}, {"build": {"dockerfil": "x"}}, {"build": {"secrets": [{"target": "a"}]}},
+    {"build": {"secrets": "token"}},
+    {"build": {"secrets": [{"source": "token", "mode": "often"}]}}, {"build": {"isolation": "hyperv"}},
+    {"build": {"entitlements": ["network.host"]}}, {"build": {"ulimits": {"nofile": 5}}},
     {"command": {"a": 1}}, {"command": True}, {"environment": 5}, {"environment": ["A", None]},
     {"environment": {"A": []}}, {"labels": "a=b"}, {"restart": "sometimes"}, {"restart": False},
     {"restart": "on-failure:x"}, {"stop_signal": True}, {"stop_grace_period": 10},
@@ -94,6 +99,7 @@ BAD_SERVICE = [
 ]
 
 GOOD_FILES = [
+    {"services": {"a": {"image": "x"}}, "secrets": {"a": {"file": "x"}, "b": {"environment": "Y"}}},
     {"services": {"a": {"image": "x"}}},
     {"version": "3.8", "name": "shop", "services": {"a": {"image": "x"}}, "x-mine": [1]},
     {"version": 3, "services": {"a": {"image": "x"}}, "networks": None, "volumes": None},
@@ -105,6 +111,9 @@ GOOD_FILES = [
         "t": {"driver": "local", "labels": ["a=b"]}}},
 ]
 BAD_FILES = [
+    {"services": {"a": {"image": "x"}}, "secrets": {"a": {}}},
+    {"services": {"a": {"image": "x"}}, "secrets": {"a": {"file": "x", "environment": "Y"}}},
+    {"services": {"a": {"image": "x"}}, "secrets": {"a": {"external": True}}},
     [], {"serivces": {}, "services": {"a": {"image": "x"}}}, {"services": []}, {"services": None},
     {"services": {"a": None}}, {"services": {"a": "x"}}, {"services": {"../a": {"image": "x"}}},
     {"name": ["a"], "services": {"a": {"image": "x"}}},
@@ -124,7 +133,7 @@ BAD_FILES = [
 def in_a_file(attributes):
     service = {"image": "x", **attributes}
     return {"services": {"a": service, "other": {"image": "x"}}, "networks": {"front": None},
-            "volumes": {"data": None}}
+            "volumes": {"data": None}, "secrets": {"token": {"file": "token"}}}
 
 
 class Judges(unittest.TestCase):

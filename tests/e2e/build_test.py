@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """`container build`, as somebody typing it sees it: real steps in real machines."""
+import hashlib
 import http.server
 import io
 import json
@@ -169,14 +170,36 @@ class Build(SystemTest):
         self.assertIn("Dockerfile:", done.stderr)
 
     def test_a_stack_builds_what_is_missing(self):
-        self.write("web/Dockerfile", f"FROM {IMAGE}\nCOPY page /page\n"
-                                     "CMD [\"sh\", \"-c\", \"cat /page; sleep 100\"]\n")
+        self.write("base/Dockerfile", f"FROM {IMAGE}\nRUN --mount=type=secret,id=token "
+                   "--mount=type=secret,id=key,env=KEY "
+                   "printf '%s%s' \"$(cat /run/secrets/token)\" \"$KEY\" | sha256sum > /owner && "
+                   "stat -c '%a %u' /run/secrets/token >> /owner\n")
+        self.write("web/Dockerfile", "FROM below\nCOPY page /page\n"
+                                     "CMD [\"sh\", \"-c\", \"cat /owner /page; sleep 100\"]\n")
         self.write("web/page", "built page\n")
-        self.write("compose.yaml", "services:\n  web:\n    build: ./web\n    network_mode: none\n")
+        self.write("token", "CANARY-9034")
+        self.write(".env", "KEY_OF_ALL=CANARY-9035\n")
+        self.write("compose.yaml", """services:
+  web:
+    build: {context: ./web, additional_contexts: {below: 'service:base'}}
+    network_mode: none
+  base:
+    build: {context: ./base, secrets: [{source: token, uid: 7, mode: "0440"}, key]}
+    network_mode: none
+    command: sleep 100
+secrets:
+  token: {file: token}
+  key: {environment: KEY_OF_ALL}
+""")
         plan = self.system.run("plan", "-p", "shop", cwd=self.context)
         self.assertIn("shop-web", plan.stderr + plan.stdout)
         self.system.run("up", "-d", "-p", "shop", cwd=self.context)
-        wait_until(lambda: "built page" in self.system.output("logs", "shop-web-1"), "the page")
+        read = hashlib.sha256(b"CANARY-9034CANARY-9035").hexdigest()
+        wait_until(lambda: f"{read}  -\n440 7\nbuilt page"
+                   in self.system.output("logs", "shop-web-1"), "the page")
+        hits = subprocess.run(["grep", "-rlE", "CANARY-903[45]", str(self.system.app_root)],
+                              stdout=subprocess.PIPE, text=True, check=False).stdout
+        self.assertEqual(hits, "")
         self.write("web/page", "another page\n")
         quiet = self.system.run("up", "-d", "-p", "shop", cwd=self.context)
         self.assertNotIn("Building", quiet.stderr)
