@@ -31,6 +31,8 @@ namespace {
 using base::ErrorCode;
 using base::Result;
 
+constexpr std::string_view keep_git_dir_argument = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 // ---- the context -------------------------------------------------------------------------------
 
 Result<std::string> read_text(const Tree& tree, const std::string& path) {
@@ -119,15 +121,22 @@ class Build {
       context_.whole = TRY_DURING(open_tar(request_.context_tar, ports_.work_folder),
                                   "read the context from stdin");
     else if (!request_.context_git.empty())
-      context_.whole =
-          TRY(fetch_git(request_.context_git, "",
-                        {.folder = ports_.work_folder, .cancellation = state_.cancellation}));
+      context_.whole = TRY(fetch_git(request_.context_git, "",
+                                     {.folder = ports_.work_folder,
+                                      .cancellation = state_.cancellation,
+                                      .keep_git_dir = asks_for_git_dir()}));
     for (const auto& [name, place] : request_.named_contexts) {
       if (place.starts_with("docker-image://")) continue;
       state_.named_contexts[name] =
           TRY_DURING(open_named(place), "context '{}'", base::escape_controls(name));
     }
     return {};
+  }
+
+  /// By the argument that docker has for it.
+  bool asks_for_git_dir() const {
+    const auto asked = request_.arguments.find(std::string(keep_git_dir_argument));
+    return asked != request_.arguments.end() && (asked->second == "1" || asked->second == "true");
   }
 
   Result<std::shared_ptr<const Tree>> open_named(const std::string& place) {
@@ -192,7 +201,7 @@ class Build {
         for (const auto& [name, value] : arg->names) global.insert(name);
     for (const auto& [name, value] : request_.arguments)
       if (!global.contains(name) && !state_.consumed(name) && !is_predefined_argument(name) &&
-          name != "SOURCE_DATE_EPOCH")
+          name != "SOURCE_DATE_EPOCH" && name != keep_git_dir_argument)
         state_.warn(fmt::format("--build-arg {} is used by no ARG of what was built\n",
                                 base::escape_controls(name)));
   }

@@ -219,7 +219,8 @@ TEST_CASE("mounts, with their defaults") {
   CHECK(mount("target=/x").read_only);
   CHECK_FALSE(mount("target=/x,rw").read_only);
   CHECK(mount("type=cache,dst=/x").target == "/x");
-  CHECK(mount("type=cache,target=/x").mode == 0755u);
+  CHECK_FALSE(mount("type=cache,target=/x").mode);
+  CHECK(mount("type=cache,target=/x,from=base,source=/y").source == "/y");
   CHECK(mount("type=cache,target=/x,sharing=locked,uid=5,gid=6,mode=0700").sharing ==
         CacheSharing::Locked);
   CHECK(mount("type=tmpfs,target=/x,size=1m").tmpfs_bytes == 1u << 20);
@@ -245,6 +246,10 @@ TEST_CASE("mounts, with their defaults") {
   CHECK(error("type=cache,target=/x,mode=9").find("'mode' is an octal number") !=
         std::string::npos);
   CHECK(error("from=$X,target=/x").find("'from' cannot hold a variable") != std::string::npos);
+  CHECK(error("type=cache").find("a mount of type cache needs a 'target'") != std::string::npos);
+  CHECK(error("type=cache,target=/x,source=y").find("an empty cache has no 'y'") !=
+        std::string::npos);
+  CHECK(error("type=tmpfs,target=/x,from=base").find("a tmpfs begins empty") != std::string::npos);
 }
 
 TEST_CASE("the other instructions") {

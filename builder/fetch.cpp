@@ -107,11 +107,34 @@ std::string name_in(const std::string& url) {
 
 // ---- repositories ------------------------------------------------------------------------------
 
+/// An address without who asks: `https://host/x.git`, and what git puts in front of such instead.
+struct AnonymousUrl {
+  std::string url;
+  std::string clean_base;
+  std::string full_base;  ///< Empty: there was nothing to hide.
+};
+
+AnonymousUrl without_user(const std::string& url) {
+  const size_t host = url.find("://") + 3;
+  const size_t slash = url.find('/', host);
+  const size_t at = url.rfind('@', slash);
+  if (!base::is_web_address(url) || at == std::string::npos || at < host) return {url, {}, {}};
+  const std::string scheme = url.substr(0, host);
+  const std::string rest = slash == std::string::npos ? "/" : url.substr(slash);
+  const std::string name = url.substr(at + 1, slash == std::string::npos ? slash : slash - at - 1);
+  return {.url = scheme + name + rest,
+          .clean_base = scheme + name + "/",
+          .full_base = url.substr(0, slash) + "/"};
+}
+
 /// git in `folder`; what it printed.
 class Git {
  public:
-  Git(std::string folder, Cancellation& cancellation)
-      : folder_(std::move(folder)), cancellation_(cancellation) {}
+  Git(std::string folder, AnonymousUrl url, Cancellation& cancellation)
+      : folder_(std::move(folder)), url_(std::move(url)), cancellation_(cancellation) {}
+
+  const std::string& url() const { return url_.url; }
+  const std::string& folder() const { return folder_; }
 
   Result<std::string> run(const std::vector<std::string>& words) {
     const std::string output = folder_ + ".out";
@@ -141,6 +164,12 @@ class Git {
     options.environment = {"GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C",
                            "GIT_SSH_COMMAND=ssh -o BatchMode=yes",
                            "PATH=/usr/local/bin:/usr/bin:/bin"};
+    if (!url_.full_base.empty()) {
+      options.environment.push_back("GIT_CONFIG_COUNT=1");
+      options.environment.push_back(
+          fmt::format("GIT_CONFIG_KEY_0=url.{}.insteadOf", url_.full_base));
+      options.environment.push_back("GIT_CONFIG_VALUE_0=" + url_.clean_base);
+    }
     for (const char* name : {"HOME", "SSH_AUTH_SOCK", "http_proxy", "https_proxy", "no_proxy"})
       if (const char* value = std::getenv(name))
         options.environment.push_back(fmt::format("{}={}", name, value));
@@ -176,34 +205,62 @@ class Git {
   }
 
   const std::string folder_;
+  const AnonymousUrl url_;
   Cancellation& cancellation_;
 };
 
 /// The part of the checked-out tree that an address asks for: clamped, links followed inside.
 class SubTree final : public Tree {
  public:
-  SubTree(std::unique_ptr<Tree> whole, std::string root)
-      : whole_(std::move(whole)), root_(std::move(root)) {}
-  Result<Node> node(const std::string& path) const override { return whole_->node(inside(path)); }
+  SubTree(std::unique_ptr<Tree> whole, std::string root, bool keep_git_dir)
+      : whole_(std::move(whole)), root_(std::move(root)), keep_git_dir_(keep_git_dir) {}
+  Result<Node> node(const std::string& path) const override {
+    return whole_->node(TRY(inside(path)));
+  }
   Result<std::vector<NamedNode>> list(const std::string& path) const override {
-    return whole_->list(inside(path));
+    std::vector<NamedNode> children = TRY(whole_->list(TRY(inside(path))));
+    if (!keep_git_dir_)
+      std::erase_if(children, [](const NamedNode& child) { return child.name == git_dir; });
+    return children;
   }
   Result<> read(const std::string& path, const Sink& sink) const override {
-    return whole_->read(inside(path), sink);
+    return whole_->read(TRY(inside(path)), sink);
   }
 
  private:
-  std::string inside(const std::string& path) const {
+  static constexpr std::string_view git_dir = ".git";  ///< Submodules have a file of that name.
+
+  Result<std::string> inside(const std::string& path) const {
+    if (!keep_git_dir_)
+      for (const std::string& piece : base::split(path, '/'))
+        if (piece == git_dir)
+          return base::fail(ErrorCode::NotFound, "'{}' is not part of the context",
+                            base::escape_controls(path));
     if (root_.empty() || path.empty()) return root_ + path;
     return root_ + "/" + path;
   }
   const std::unique_ptr<Tree> whole_;
   const std::string root_;
+  const bool keep_git_dir_;
 };
+
+/// Depth 1 first; a server may not give single commits.
+Result<> update_submodules(Git& git) {
+  if (!base::path_exists(git.folder() + "/.gitmodules")) return {};
+  const std::vector<std::string> words = {"submodule", "--quiet", "update", "--init",
+                                          "--recursive"};
+  std::vector<std::string> shallow = words;
+  shallow.push_back("--depth=1");
+  const Result<std::string> done = git.run(shallow);
+  if (!done && done.error().code() == ErrorCode::Cancelled)
+    return tl::unexpected<base::Error>(done.error());
+  if (!done) TRY_DURING(git.run(words), "fetch its submodules");
+  return {};
+}
 
 Result<> check_out(Git& git, const base::RepositoryAddress& wanted) {
   TRY(git.run({"init", "-q"}));
-  TRY(git.run({"remote", "add", "origin", "--", wanted.url}));
+  TRY(git.run({"remote", "add", "origin", "--", git.url()}));
   const std::string ref = wanted.ref.empty() ? "HEAD" : wanted.ref;
   if (ref.starts_with('-'))
     return base::fail(ErrorCode::InvalidArgument, "'{}' is no ref of a repository",
@@ -212,11 +269,13 @@ Result<> check_out(Git& git, const base::RepositoryAddress& wanted) {
     // A server may not give single commits: all of it, then.
     TRY(git.run({"fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*",
                  "+refs/tags/*:refs/tags/*"}));
-    TRY(git.run({"checkout", "-q", "--detach", ref}));
-    return {};
+    // A branch of another repository is none of this one.
+    if (!git.run({"checkout", "-q", "--detach", "origin/" + ref}))
+      TRY(git.run({"checkout", "-q", "--detach", ref}));
+    return update_submodules(git);
   }
   TRY(git.run({"checkout", "-q", "--detach", "FETCH_HEAD"}));
-  return {};
+  return update_submodules(git);
 }
 
 }  // namespace
@@ -257,7 +316,7 @@ Result<std::shared_ptr<const Tree>> fetch_git(const std::string& address,
   const base::RepositoryAddress wanted = base::parse_repository(address);
   const std::string folder = fmt::format("{}/{}", limits.folder, base::random_hex(8));
   TRY(base::make_directories(folder));
-  Git git(folder, limits.cancellation);
+  Git git(folder, without_user(wanted.url), limits.cancellation);
   TRY_DURING(check_out(git, wanted), "fetch {}", shown(wanted.url));
   if (!checksum.empty()) {
     std::string commit = TRY(git.run({"rev-parse", "HEAD"}));
@@ -269,7 +328,11 @@ Result<std::shared_ptr<const Tree>> fetch_git(const std::string& address,
   std::unique_ptr<Tree> tree = TRY(open_folder_tree(folder));
   const std::string root = TRY_DURING(resolve_links(*tree, wanted.folder), "find '{}' in {}",
                                       base::escape_controls(wanted.folder), shown(wanted.url));
-  return std::make_shared<const SubTree>(std::move(tree), root);
+  const Node folder_node = TRY(tree->node(root));
+  if (folder_node.type != NodeType::Directory)
+    return base::fail(ErrorCode::InvalidArgument, "'{}' in {} is no folder",
+                      base::escape_controls(wanted.folder), shown(wanted.url));
+  return std::make_shared<const SubTree>(std::move(tree), root, limits.keep_git_dir);
 }
 
 }  // namespace builder

@@ -20,6 +20,7 @@ namespace builder {
 struct FetchLimits {
   std::string folder;  ///< Where files go; the caller removes it.
   Cancellation& cancellation;
+  bool keep_git_dir = false;  ///< Of a repository: `.git` is part of the tree.
 };
 
 struct FetchedFile {
@@ -33,8 +34,9 @@ struct FetchedFile {
 base::Result<FetchedFile> fetch_url(const std::string& url, const std::string& checksum,
                                     const FetchLimits& limits);
 
-/// The tree of the ref, or of the folder in it that the address names. `checksum`: a commit that it
-/// must be, or empty.
+/// The tree of the ref with its submodules, or of the folder in it that the address names.
+/// `checksum`: a commit that it must be, or empty. A password in the address reaches git by its
+/// environment, and no file.
 base::Result<std::shared_ptr<const Tree>> fetch_git(const std::string& address,
                                                     const std::string& checksum,
                                                     const FetchLimits& limits);

@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "builder/build_limits.h"
+#include "builder/cache_folder.h"
 #include "builder/cache_turn.h"
 #include "builder/stage_run.h"
 #include "builder/tar_tree.h"
@@ -30,7 +31,11 @@ using reconciler::StepMountKind;
 
 constexpr const char* script_path = "/run/build-step";
 
-std::string id_of(const RunMount& cache) { return cache.id.empty() ? cache.target : cache.id; }
+/// Whose content it is: caches of one id that begin with something else are others.
+std::string id_of(const RunMount& cache) {
+  const std::string id = cache.id.empty() ? cache.target : cache.id;
+  return cache.from.empty() ? id : fmt::format("{}\n{}\n{}", id, cache.from, cache.source);
+}
 
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
@@ -57,28 +62,10 @@ class PrivateFolders {
   }
 };
 
-Result<> make_cache_folder(const std::string& path, const RunMount& mount) {
-  if (base::path_exists(path)) return {};
-  TRY(base::make_directories(path));
-  const auto set_up = [&]() -> Result<> {
-    if (::chmod(path.c_str(), mount.mode.value_or(0755)) != 0)
-      return base::fail_errno(errno, "set the mode of a cache's folder");
-    if ((mount.user || mount.group) &&
-        ::chown(path.c_str(), mount.user.value_or(0), mount.group.value_or(0)) != 0)
-      return base::fail_errno(errno,
-                              "set the owner of a cache's folder (a system that does not run as "
-                              "root cannot; chown it in the step instead of uid= and gid=)");
-    return {};
-  };
-  Result<> done = set_up();
-  // The next build must not take it for one that has its owner.
-  if (!done) (void)base::remove_tree(path);
-  return done;
-}
-
 }  // namespace
 
-void RunMachine::plan(const LoweredStage& stage) {
+void RunMachine::plan(const LoweredStage& stage, SourceOf source_of) {
+  source_of_ = std::move(source_of);
   for (const LoweredStep& step : stage.steps)
     if (const auto* run = std::get_if<RunWork>(&step.work))
       for (const RunMount& mount : run->mounts)
@@ -93,19 +80,35 @@ Result<> RunMachine::start(const Root& root) {
   request.image = TRY(state_.content.put_machine_image(root));
   request.platform = platform_;
   for (const auto& [id, mount] : caches_) {
-    CacheFolder folder;
-    folder.share.target = fmt::format("/build-cache/{}", folders_.size());
-    folder.share.host_path = state_.ports.cache_folder + "/" + base::sha256_of(id).substr(7);
-    if (mount.sharing == CacheSharing::Private)
-      std::tie(folder.share.host_path, folder.claim) =
-          PrivateFolders::claim(folder.share.host_path);
-    TRY(make_cache_folder(folder.share.host_path, mount));
+    CacheFolder folder = TRY_DURING(make_cache(id, mount), "the cache for '{}'",
+                                    base::escape_controls(mount.target));
     request.shares.push_back(folder.share);
     folders_.emplace(id, std::move(folder));
   }
   machine_ = TRY_DURING(state_.ports.machines.start(request), "start the build's machine");
   layers_inside_ = root.layers.size();
   return {};
+}
+
+/// Of other content below, it is another cache.
+Result<RunMachine::CacheFolder> RunMachine::make_cache(const std::string& id,
+                                                       const RunMount& mount) {
+  CacheFolder folder;
+  folder.share.target = fmt::format("/build-cache/{}", folders_.size());
+  CacheSeed seed;
+  std::string name = id;
+  if (!mount.from.empty()) {
+    const TreeSource source = TRY(source_of_(mount));
+    seed = {.tree = source.tree, .path = source.path};
+    name += "\n" + source.key;
+  }
+  folder.share.host_path = state_.ports.cache_folder + "/" + base::sha256_of(name).substr(7);
+  if (mount.sharing == CacheSharing::Private)
+    std::tie(folder.share.host_path, folder.claim) = PrivateFolders::claim(folder.share.host_path);
+  TRY(make_cache_folder(
+      folder.share.host_path, mount, seed,
+      {.work_folder = state_.ports.work_folder, .cancellation = state_.cancellation}));
+  return folder;
 }
 
 Result<> RunMachine::add_layers(const Root& root) {
@@ -191,14 +194,8 @@ Result<> RunMachine::add_mount(const RunMount& mount, const RunOrder& order,
       made.tmpfs_bytes = mount.tmpfs_bytes.value_or(0);
       break;
     case RunMountType::Cache:
-      if (!mount.from.empty())
-        return base::fail(ErrorCode::Unsupported,
-                          "a cache mount cannot begin with the content of '{}'; fill it in the "
-                          "step itself, from a bind mount",
-                          mount.from);
       made.kind = StepMountKind::Share;
       made.source = folders_.at(id_of(mount)).share.target;
-      made.source_path = mount.source;
       break;
     case RunMountType::Bind: {
       const auto source =

@@ -3,6 +3,7 @@
 /// with the layers made elsewhere, gone with this.
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,7 @@ struct TreeSource {
   const RunMount* mount = nullptr;
   std::string key;  ///< Of its content.
   std::shared_ptr<const Tree> tree;
+  std::string path;  ///< In `tree`: what the mount's `source` leads to.
   std::shared_ptr<const CopySelection> selection;  ///< To `tree_root`, from `tree`.
 };
 /// Where the content of a TreeSource lies in what the machine is given.
@@ -41,8 +43,10 @@ class RunMachine {
   RunMachine(BuildState& state, const image::Platform& platform)
       : state_(state), platform_(platform) {}
 
+  /// Finds what a mount with `from` begins with.
+  using SourceOf = std::function<base::Result<TreeSource>(const RunMount& mount)>;
   /// Looks for what the machine must have from its start: the folders of cache mounts.
-  void plan(const LoweredStage& stage);
+  void plan(const LoweredStage& stage, SourceOf source_of);
   /// Runs a step on top of `root`; the layer it makes. InvalidState if it fails.
   base::Result<LayerRef> run(const RunOrder& order, const Root& root);
   /// The last lines that the last step printed.
@@ -54,6 +58,7 @@ class RunMachine {
     std::shared_ptr<const void> claim;  ///< Of a private folder: nobody else may use it.
   };
   base::Result<> start(const Root& root);
+  base::Result<CacheFolder> make_cache(const std::string& id, const RunMount& mount);
   base::Result<> add_layers(const Root& root);
   base::Result<std::string> add_tree(const TreeSource& source);
   base::Result<reconciler::BuildStep> make_step(const RunOrder& order);
@@ -67,6 +72,7 @@ class RunMachine {
 
   BuildState& state_;
   const image::Platform platform_;
+  SourceOf source_of_;
   std::map<std::string, RunMount> caches_;      ///< By id.
   std::map<std::string, CacheFolder> folders_;  ///< By id.
   std::map<std::string, std::string> trees_;    ///< Names in the machine, by key.

@@ -143,7 +143,19 @@ class Reader {
       if (mount_.id.empty()) mount_.id = mount_.source.empty() ? "default" : mount_.source;
       if (!mount_.mode) mount_.mode = 0600;
     }
-    if (mount_.type == RunMountType::Cache && !mount_.mode) mount_.mode = 0755;
+    const bool has_default =
+        mount_.type == RunMountType::Secret || mount_.type == RunMountType::Ssh;
+    if (!has_default && mount_.target.empty())
+      return base::fail(ErrorCode::InvalidArgument, "a mount of type {} needs a 'target'",
+                        name_of(mount_.type));
+    if (mount_.type == RunMountType::Cache && mount_.from.empty() && !mount_.source.empty())
+      return base::fail(ErrorCode::InvalidArgument,
+                        "an empty cache has no '{}'; say with 'from' what it begins with, or leave "
+                        "out 'source'",
+                        mount_.source);
+    if (mount_.type == RunMountType::Tmpfs && !(mount_.from + mount_.source).empty())
+      return base::fail(ErrorCode::InvalidArgument,
+                        "a tmpfs begins empty; it has neither 'from' nor 'source'");
     return std::move(mount_);
   }
 

@@ -28,6 +28,7 @@ const image::Platform amd64{.os = "linux", .architecture = "amd64", .variant = {
 struct World {
   std::vector<std::string> log;  ///< `start`, `layer`, `run echo a`, `stop`
   std::vector<reconciler::BuildStep> steps;
+  std::vector<builder::MachineShare> shares;
   int counter = 0;
 };
 
@@ -92,8 +93,9 @@ class FakeMachines final : public builder::BuildMachines {
  public:
   explicit FakeMachines(World& world) : world_(world) {}
   base::Result<std::unique_ptr<builder::BuildMachine>> start(
-      const builder::MachineRequest&) override {
+      const builder::MachineRequest& request) override {
     world_.log.emplace_back("start");
+    world_.shares = request.shares;
     return std::make_unique<FakeMachine>(world_);
   }
 
@@ -408,6 +410,40 @@ TEST_CASE("stages give files to later ones, and only those needed are made") {
   CHECK(bench.world.log == Log{"start", "run write out result", "stop"});
   CHECK(bench.layers == 1);
   CHECK(bench.config["config"]["Env"][0].get<std::string>().starts_with("PATH="));
+}
+
+TEST_CASE("a cache begins with what a stage, an image or the context has, and goes on from there") {
+  Bench bench;
+  bench.file("seeds/one", "1");
+  const std::string dockerfile =
+      "FROM localhost/base:1 AS make\nRUN write out result\n"
+      "FROM localhost/base:1\n"
+      "RUN --mount=type=cache,target=/a,from=make --mount=type=cache,target=/b,from="
+      "localhost/base:1,source=/etc --mount=type=cache,target=/c count\n";
+
+  const auto result = bench.build(dockerfile);
+  REQUIRE_MESSAGE(result, result.error().to_string());
+  const auto share = [&](size_t at) { return fs::path(bench.world.shares.at(at).host_path); };
+  REQUIRE(bench.world.shares.size() == 3);
+  const reconciler::BuildStep& step = bench.world.steps.at(1);
+  CHECK(step.mounts.at(1).target == "/b");
+  CHECK(step.mounts.at(1).source == bench.world.shares[1].target);
+  CHECK(base::read_file(share(0) / "out", 99).value() == "result");
+  CHECK(base::read_file(share(0) / "etc/version", 99).value() == "1");
+  CHECK(base::read_file(share(1) / "version", 99).value() == "1");
+  CHECK(fs::is_empty(share(2)));
+
+  // What steps left there stays; other content below is another cache, and another step.
+  const auto shares = bench.world.shares;
+  std::ofstream(share(1) / "left") << "x";
+  REQUIRE(bench.build(dockerfile));
+  CHECK(bench.world.log.empty());
+  bench.load_base("2");
+  REQUIRE(bench.build(dockerfile));
+  CHECK(bench.world.shares[1].host_path != shares[1].host_path);
+  CHECK(bench.world.shares[2].host_path == shares[2].host_path);
+  CHECK(base::read_file(share(1) / "version", 99).value() == "2");
+  CHECK_FALSE(fs::exists(share(1) / "left"));
 }
 
 TEST_CASE("a step that fails shows its line, its code and its last output") {

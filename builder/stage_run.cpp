@@ -49,7 +49,7 @@ class StageRun {
     steps_ = static_cast<uint32_t>(std::count_if(
         lowered.steps.begin(), lowered.steps.end(),
         [](const LoweredStep& step) { return !std::holds_alternative<ConfigWork>(step.work); }));
-    machine_.plan(lowered);
+    machine_.plan(lowered, [this](const RunMount& mount) { return source_of(mount); });
     for (const LoweredStep& step : lowered.steps) {
       if (state_.cancellation.cancelled())
         return base::fail(ErrorCode::Cancelled, "the build was cancelled");
@@ -200,7 +200,13 @@ class StageRun {
     std::string key =
         fmt::format("m {} {} {} {} {} {}", static_cast<int>(mount.type), mount.target, mount.source,
                     mount.id, mount.read_only, mount.environment.value_or(""));
-    if (mount.type != RunMountType::Bind) return key;
+    const bool begins = mount.type == RunMountType::Cache && !mount.from.empty();
+    if (mount.type != RunMountType::Bind && !begins) return key;
+    trees.push_back(TRY(source_of(mount)));
+    return key + " " + trees.back().key;
+  }
+
+  Result<TreeSource> source_of(const RunMount& mount) {
     const std::shared_ptr<const Tree> tree = TRY(source_tree(mount.from));
     const std::string path = TRY(resolve_links(*tree, mount.source));
     CopyRequest whole;
@@ -210,9 +216,11 @@ class StageRun {
     whole.link = true;
     whole.source_name = source_name(mount.from);
     const auto selection = TRY(select_copy(whole));
-    const std::string content = TRY(copy_key(*selection));
-    trees.push_back({.mount = &mount, .key = content, .tree = tree, .selection = selection});
-    return key + " " + content;
+    return TreeSource{.mount = &mount,
+                      .key = TRY(copy_key(*selection)),
+                      .tree = tree,
+                      .path = path,
+                      .selection = selection};
   }
 
   // ---- COPY, ADD, WORKDIR ----------------------------------------------------------------------
@@ -286,7 +294,8 @@ class StageRun {
   Result<> fetch(const std::string& source, const CopyInstruction& copy, Fetched& fetched,
                  CopyRequest& request) {
     const FetchLimits limits{.folder = state_.ports.work_folder,
-                             .cancellation = state_.cancellation};
+                             .cancellation = state_.cancellation,
+                             .keep_git_dir = copy.keep_git_dir};
     if (!base::is_repository(source)) {
       fetched.files.push_back(TRY(fetch_url(source, copy.checksum, limits)));
       const FetchedFile& file = fetched.files.back();
@@ -303,7 +312,6 @@ class StageRun {
                         "a git repository is added alone; write one ADD for each source");
     fetched.git = TRY(fetch_git(source, copy.checksum, limits));
     request.sources = {"."};
-    if (!copy.keep_git_dir) request.exclude.push_back(".git");
     return {};
   }
 

@@ -18,7 +18,7 @@ constexpr size_t xattr_bytes_max = 64 * 1024;
 /// Only what users own crosses: security and trusted attributes mean something to the host, and
 /// ours says who owns a file.
 bool may_cross(const std::string& name) {
-  return name.starts_with("user.") && name != owner_attribute;
+  return name.starts_with("user.") && name != guest_owner_attribute;
 }
 
 timespec time_of(uint64_t seconds, uint32_t nanoseconds) {
@@ -58,10 +58,11 @@ fuse_attr Server::attributes_of(uint64_t number, const struct stat& info,
   char owner[64] = "";
   unsigned user = 0;
   unsigned group = 0;
-  const ssize_t length = S_ISLNK(info.st_mode)
-                             ? -1
-                             : ::getxattr(proc_path.c_str(), std::string(owner_attribute).c_str(),
-                                          owner, sizeof owner - 1);
+  const ssize_t length =
+      S_ISLNK(info.st_mode)
+          ? -1
+          : ::getxattr(proc_path.c_str(), std::string(guest_owner_attribute).c_str(), owner,
+                       sizeof owner - 1);
   if (length > 0 && std::sscanf(owner, "%u:%u", &user, &group) == 2) {
     attributes.uid = user;
     attributes.gid = group;
@@ -105,8 +106,8 @@ int Server::set_owner(const std::string& proc_path, std::optional<uint32_t> user
   if (::stat(proc_path.c_str(), &info) != 0) return errno;
   const fuse_attr now = attributes_of(0, info, proc_path);
   const std::string owner = fmt::format("{}:{}", user.value_or(now.uid), group.value_or(now.gid));
-  const int done = ::setxattr(proc_path.c_str(), std::string(owner_attribute).c_str(), owner.data(),
-                              owner.size(), 0);
+  const int done = ::setxattr(proc_path.c_str(), std::string(guest_owner_attribute).c_str(),
+                              owner.data(), owner.size(), 0);
   return done == 0 ? 0 : errno;
 }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/guest_owner.h"
 #include "files/inodes.h"
 #include "files/message.h"
 #include "files/server.h"
@@ -22,7 +23,7 @@ namespace files {
 inline constexpr size_t handles_max = 65'536;
 /// How long the guest may trust what it was told, in seconds: another VM or the host may change it.
 inline constexpr uint64_t trust_seconds = 1;
-inline constexpr std::string_view owner_attribute = "user.container.owner";
+using base::guest_owner_attribute;
 
 struct CloseFolder {
   void operator()(DIR* folder) const { ::closedir(folder); }

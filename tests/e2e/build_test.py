@@ -6,11 +6,13 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import tarfile
 import threading
 
+import git_server
 import system
 from system import IMAGE, SystemTest, wait_until
 
@@ -67,13 +69,17 @@ class Build(SystemTest):
             "RUN --mount=type=bind,source=data,target=/data cp /data/x /copied && "
             "! touch /data/new 2>/dev/null\n"
             "RUN --mount=type=cache,target=/cache echo once >> /cache/n && cp /cache/n /n\n"
-            "RUN --mount=type=tmpfs,target=/gone touch /gone/x\n",
+            "RUN --mount=type=tmpfs,target=/gone touch /gone/x\n"
+            "RUN --mount=type=cache,target=/seeded,from=make,source=/out "
+            "--mount=type=bind,target=/all,from=make,rw "
+            "cp /seeded/file /n2 && echo more >> /seeded/file && touch /all/out/new && "
+            "test ! -e /seeded/new\n",
             "-t", "t/mounts:1", "--secret", "id=token,src=token", cwd=self.context)
         self.assert_exit(done, 0)
         self.assertEqual(
             self.inside("t/mounts:1", "stat -c '%u:%g' /srv/file; cat /srv/file /copied; "
-                        "cat /n; ls /data /cache /gone /run/secrets 2>/dev/null | wc -l"),
-            "7:8\nmade\nfrom the contextonce\n0\n")
+                        "cat /n /n2; ls /data /cache /gone /run/secrets 2>/dev/null | wc -l"),
+            "7:8\nmade\nfrom the contextonce\nmade\n0\n")
         hits = subprocess.run(["grep", "-rl", "CANARY-5417", str(self.system.app_root)],
                               stdout=subprocess.PIPE, text=True, check=False).stdout
         self.assertEqual(hits, "")
@@ -138,6 +144,64 @@ class Build(SystemTest):
             self.assertTrue((self.context / "out/x/outside").is_symlink())
         done = self.build("FROM scratch\nCOPY ../secret /x\n", check=False)
         self.assertNotEqual(done.returncode, 0)
+
+    def test_contexts_that_are_repositories(self):
+        folder = self.context / "repositories"
+        folder.mkdir()
+        server = git_server.GitServer(folder, password="CANARY-7713")
+        self.addCleanup(server.close)
+        deep = server.commit("deep.git", {"deep": "3"})
+        lib = server.commit("lib.git", {"inner": "2"}, {"below": ("../deep.git", deep)})
+        first = server.commit("app.git", {"Dockerfile": "FROM scratch\nCOPY . /x/\n", "a": "1",
+                                          "part/Dockerfile": "FROM scratch\nCOPY . /y/\n",
+                                          "part/b": "1"},
+                              {"lib": ("../lib.git", lib)})
+        server.git("app.git", "tag", "v1")
+        server.commit("app.git", {"a": "2"})
+        address = server.url("app.git", "ann:CANARY-7713@")
+
+        def built(place, *words):
+            out = self.context / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            done = self.system.run("build", "-o", f"type=local,dest={out}", *words, place)
+            self.assertNotIn("CANARY", done.stdout + done.stderr)
+            return {str(path.relative_to(out)): path.read_text()
+                    for path in out.rglob("*") if path.is_file() and ".git/" not in str(path)}
+
+        whole = {"x/Dockerfile": "FROM scratch\nCOPY . /x/\n", "x/a": "2", "x/part/b": "1",
+                 "x/part/Dockerfile": "FROM scratch\nCOPY . /y/\n", "x/lib/inner": "2",
+                 "x/lib/below/deep": "3"}
+        plain = {name: text for name, text in built(address).items() if "gitmodules" not in name}
+        self.assertEqual(plain, whole)
+        self.assertEqual(built(address + f"#{first}")["x/a"], "1")
+        part = {"y/Dockerfile": "FROM scratch\nCOPY . /y/\n", "y/b": "1"}
+        self.assertEqual(built(address + "#v1:part"), part)
+        self.assertEqual(built(address + "#:part"), part)
+        kept = built(address, "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1")
+        self.assertIn("x/lib/.git", kept)
+        self.assertTrue((self.context / "out/x/.git/HEAD").exists())
+        hits = subprocess.run(
+            ["grep", "-rl", "CANARY-7713", str(self.system.app_root), str(self.context / "out")],
+            stdout=subprocess.PIPE, text=True, check=False).stdout
+        self.assertEqual(hits, "")
+        for wrong, reason in (("#main:../../etc", "No such file"), ("#nobody", "nobody"),
+                              ("#main:a", "is no folder"), ("#-x", "is no ref")):
+            done = self.system.run("build", address + wrong, check=False)
+            self.assert_exit(done, 1)
+            self.assertIn(reason, done.stderr)
+            self.assertNotIn("CANARY", done.stderr)
+        self.build("FROM scratch\nCOPY --from=src /inner /\n", "--build-context",
+                   f"src={server.url('lib.git', 'ann:CANARY-7713@')}", "-o",
+                   f"type=local,dest={self.context / 'named'}")
+        self.assertEqual((self.context / "named/inner").read_text(), "2")
+        # No submodule brings in what lies on this machine, or runs a program.
+        for module in (str(folder / "deep.git"), f"file://{folder}/deep.git", "ext::touch /tmp/x"):
+            server.commit("evil.git", {"Dockerfile": "FROM scratch\nCOPY . /x/\n"},
+                          {"lib": (module, deep)})
+            done = self.system.run("build", server.url("evil.git", "ann:CANARY-7713@"), check=False)
+            self.assert_exit(done, 1)
+            self.assertIn("submodule", done.stderr)
+            shutil.rmtree(folder / "evil.git")
 
     def test_add_of_an_address_checks_its_digest(self):
         class Answer(http.server.BaseHTTPRequestHandler):
