@@ -23,6 +23,8 @@ planner::ContainerRecord web() {
   record.applied.image = "localhost/hello:1";
   record.phase = planner::Phase::Running;
   record.started_wall_ns = 1'790'000'000'000'000'000;
+  record.machine_cpus = 2;
+  record.machine_memory_bytes = 1'073'741'824;
   record.places = {{.network = "default",
                     .address = "192.168.64.3/24",
                     .gateway = "192.168.64.1",
@@ -57,13 +59,15 @@ TEST_CASE("ls prints a table, ids, or the JSON that scripts know") {
   Daemon daemon(views);
 
   CHECK(container({"ls"}).out ==
-        "ID   IMAGE              OS     ARCH   STATE    ADDR          CPUS  MEMORY  STARTED\n"
-        "web  localhost/hello:1  linux  amd64  running  192.168.64.3                "
+        "ID   IMAGE              OS     ARCH   STATE    ADDR          CPUS  MEMORY   STARTED\n"
+        "web  localhost/hello:1  linux  amd64  running  192.168.64.3  2     1024 MB  "
         "2026-09-21T14:13:20Z\n");
   CHECK(container({"list", "-q"}).out == "web\n");
   const json listed = json::parse(container({"ls", "-a", "--format", "json"}).out);
   CHECK(listed[0]["status"] == "running");
   CHECK(listed[0]["configuration"]["id"] == "web");
+  CHECK(listed[0]["configuration"]["resources"] ==
+        json{{"cpus", 2}, {"memoryInBytes", 1'073'741'824}});
   CHECK(listed[0]["networks"][0]["address"] == "192.168.64.3/24");
   CHECK(listed[0]["startedDate"] == "2026-09-21T14:13:20Z");
   CHECK(listed[0]["exitCode"].is_null());

@@ -108,10 +108,10 @@ json ports_json(const ContainerRecord& record) {
   return ports;
 }
 
-json resources_json(const spec::Service& service) {
+json resources_json(const ContainerRecord& record) {
   json resources = json::object();
-  if (service.cpus) resources["cpus"] = *service.cpus;
-  if (service.memory_bytes) resources["memoryInBytes"] = *service.memory_bytes;
+  if (record.machine_cpus != 0) resources["cpus"] = record.machine_cpus;
+  if (record.machine_memory_bytes != 0) resources["memoryInBytes"] = record.machine_memory_bytes;
   return resources;
 }
 
@@ -133,7 +133,7 @@ json configuration_json(const ContainerRecord& record) {
         {"options", service.dns_options}}},
       {"initProcess", process_json(service)},
       {"platform", {{"os", platform.os}, {"architecture", platform.architecture}}},
-      {"resources", resources_json(service)},
+      {"resources", resources_json(record)},
       {"readOnly", service.read_only},
       {"useInit", service.init},
       {"capAdd", service.cap_add},
@@ -157,10 +157,14 @@ std::string addresses(const ContainerRecord& record) {
   return base::join(plain, ",");
 }
 
-std::string memory_text(const spec::Service& service) {
+std::string cpus_text(const ContainerRecord& record) {
+  return record.machine_cpus == 0 ? "" : fmt::format("{}", record.machine_cpus);
+}
+
+std::string memory_text(const ContainerRecord& record) {
   constexpr uint64_t mebibyte = 1u << 20;
-  if (!service.memory_bytes) return "";
-  return fmt::format("{} MB", *service.memory_bytes / mebibyte);
+  if (record.machine_memory_bytes == 0) return "";
+  return fmt::format("{} MB", record.machine_memory_bytes / mebibyte);
 }
 
 /// 24 digits say enough to tell images apart.
@@ -202,8 +206,8 @@ Row container_row(const ContainerRecord& record) {
           platform.architecture,
           status_text(record),
           addresses(record),
-          service.cpus ? fmt::format("{}", *service.cpus) : "",
-          memory_text(service),
+          cpus_text(record),
+          memory_text(record),
           record.phase == Phase::Running ? time_text(record.started_wall_ns) : ""};
 }
 

@@ -98,6 +98,8 @@ void fields_container(V& visit, R& record) {
   visit("created_wall_ns", record.created_wall_ns);
   visit("started_wall_ns", record.started_wall_ns);
   visit("finished_wall_ns", record.finished_wall_ns);
+  visit("machine_cpus", record.machine_cpus);
+  visit("machine_memory_bytes", record.machine_memory_bytes);
   visit("places", record.places);
   visit("published", record.published);
   visit("anonymous_volumes", record.anonymous_volumes);

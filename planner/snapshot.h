@@ -60,6 +60,8 @@ struct ContainerRecord {
   int64_t created_wall_ns = 0;
   int64_t started_wall_ns = 0;
   int64_t finished_wall_ns = 0;
+  uint32_t machine_cpus = 0;  ///< 0: not known.
+  uint64_t machine_memory_bytes = 0;
   std::vector<NetworkPlace> places;
   std::vector<PublishedPort> published;
   std::vector<std::string> anonymous_volumes;

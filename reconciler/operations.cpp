@@ -384,6 +384,7 @@ base::Result<> Operations::create(const planner::CreateContainer& op, const View
     making.close();
     record.phase = Phase::Created;
     record.created_wall_ns = ports_.workers.wall_ns();
+    note_size(record);
     const base::TraceScope writing(record.id, "daemon", "create: its record");
     return out.put(record);
   };
@@ -456,6 +457,12 @@ base::Result<> Operations::release(const ContainerRecord& record) {
   return first;
 }
 
+void Operations::note_size(ContainerRecord& record) const {
+  const MachineSize size = ports_.runtime.size_of(record.applied);
+  record.machine_cpus = size.cpus;
+  record.machine_memory_bytes = size.memory_bytes;
+}
+
 /// Ports before the process: one that finds its port busy must not have done anything yet.
 base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeConfig& image) {
   StartRequest request;
@@ -470,6 +477,7 @@ base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeC
     record.places.push_back({network, lease.address, lease.gateway, lease.mac});
     request.leases.push_back(std::move(lease));
   }
+  note_size(record);
   request.hosts = hosts_text(record, request.leases);
   request.resolv_conf = resolv_conf_text(record, request.leases);
   if (!record.applied.ports.empty() && !record.places.empty()) {

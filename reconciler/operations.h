@@ -101,6 +101,7 @@ class Operations {
   base::Result<std::vector<planner::PublishedPort>> publish(const planner::ContainerRecord& record,
                                                             const std::string& network,
                                                             const std::string& address);
+  void note_size(planner::ContainerRecord& record) const;
   base::Result<> bring_up(planner::ContainerRecord& record, const ImageRuntimeConfig& image);
   base::Result<> announce(const planner::ContainerRecord& record, bool on);
   base::Result<> release(const planner::ContainerRecord& record);

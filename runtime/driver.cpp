@@ -43,6 +43,7 @@ using base::fail;
 using base::Result;
 using reconciler::ContainerSetup;
 using reconciler::ExitStatus;
+using reconciler::MachineSize;
 using reconciler::StartRequest;
 using reconciler::VmObservation;
 using reconciler::VmPhase;
@@ -99,6 +100,7 @@ class Driver final : public RuntimeDriver {
     return zygotes_.settle(deadline);
   }
 
+  MachineSize size_of(const spec::Service& service) const override;
   Result<> create(const ContainerSetup& setup) override;
   Result<> start(const StartRequest& request) override;
   Result<ExitStatus> stop(const std::string& id, int signal, int64_t grace_ms) override;
@@ -244,15 +246,22 @@ qemu::Shape Driver::usual_shape() const {
           .nics = 1};
 }
 
-qemu::Shape Driver::shape_of(const StartRequest& request) const {
-  const spec::Service& service = request.setup.service;
-  qemu::Shape shape = usual_shape();
+MachineSize Driver::size_of(const spec::Service& service) const {
+  MachineSize size{.cpus = usual_shape().cpus,
+                   .memory_bytes = service.memory_bytes.value_or(default_memory_bytes)};
   if (service.cpus) {
     const double whole = std::max(1.0, *service.cpus);
-    shape.cpus = static_cast<uint32_t>(whole) + (whole > static_cast<uint32_t>(whole) ? 1 : 0);
-    shape.cpus = std::min(shape.cpus, limits::container_cpus_max);
+    size.cpus = static_cast<uint32_t>(whole) + (whole > static_cast<uint32_t>(whole) ? 1 : 0);
+    size.cpus = std::min(size.cpus, limits::container_cpus_max);
   }
-  if (service.memory_bytes) shape.memory_bytes = qemu::machine_memory_bytes(*service.memory_bytes);
+  return size;
+}
+
+qemu::Shape Driver::shape_of(const StartRequest& request) const {
+  const MachineSize size = size_of(request.setup.service);
+  qemu::Shape shape = usual_shape();
+  shape.cpus = size.cpus;
+  shape.memory_bytes = qemu::machine_memory_bytes(size.memory_bytes);
   shape.nics = static_cast<uint32_t>(request.leases.size());
   return shape;
 }

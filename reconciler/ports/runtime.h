@@ -92,6 +92,12 @@ struct VmObservation {
   bool disk_present = false;
 };
 
+/// Of a container's machine.
+struct MachineSize {
+  uint32_t cpus = 0;
+  uint64_t memory_bytes = 0;  ///< What the container may use; its kernel has some on top.
+};
+
 /// Told on a driver thread; the receiver only posts it on. `Exited` is told when the process has
 /// ended and its output is stored; the machine may take a moment longer to go, which `start`,
 /// `stop` and `remove` wait for. Whoever is attached hears of the end after the receiver has.
@@ -147,6 +153,8 @@ class RuntimePort {
  public:
   virtual ~RuntimePort() = default;
 
+  /// What a machine for this service would get: what it asks for, or else what is usual here.
+  virtual MachineSize size_of(const spec::Service& service) const = 0;
   /// Makes the private disk. No process runs yet.
   virtual base::Result<> create(const ContainerSetup& setup) = 0;
   /// Starts the VM and the main process; returns when that process exists.

@@ -206,6 +206,13 @@ class Lifecycle(SystemTest):
         self.system.run("create", "--name", "seen", "--network", "none", IMAGE, "true")
         document = json.loads(self.system.output("inspect", "seen"))
         self.assertEqual(document[0]["configuration"]["id"], "seen")
+        usual = document[0]["configuration"]["resources"]
+        self.assertGreaterEqual(usual["cpus"], 1)
+        self.assertEqual(usual["memoryInBytes"], 1 << 30)
+        self.system.run("create", "--name", "sized", "-c", "2", "-m", "256M", "--network", "none",
+                        IMAGE, "true")
+        sized = json.loads(self.system.output("inspect", "sized"))[0]["configuration"]["resources"]
+        self.assertEqual(sized, {"cpus": 2, "memoryInBytes": 256 << 20})
         absent = self.system.run("inspect", "seen", "absent", check=False)
         self.assert_exit(absent, 1)
         self.assertEqual(absent.stdout, "")

@@ -242,6 +242,11 @@ base::Result<std::vector<reconciler::VmObservation>> Runtime::list() {
   SIM_RETURN(seen);
 }
 
+reconciler::MachineSize Runtime::size_of(const spec::Service& service) const {
+  return {.cpus = static_cast<uint32_t>(service.cpus.value_or(2)),
+          .memory_bytes = service.memory_bytes.value_or(1 << 30)};
+}
+
 base::Result<reconciler::VmObservation> Runtime::observe(const std::string& id) {
   TRY(weather_.enter("list VMs", 2));
   reconciler::VmObservation seen;

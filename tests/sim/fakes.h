@@ -112,6 +112,7 @@ struct Vm {
 class Runtime : public reconciler::RuntimePort {
  public:
   Runtime(Clock& clock, Weather& weather) : clock_(clock), weather_(weather) {}
+  reconciler::MachineSize size_of(const spec::Service& service) const override;
   base::Result<> create(const reconciler::ContainerSetup& setup) override;
   base::Result<> start(const reconciler::StartRequest& request) override;
   base::Result<reconciler::ExitStatus> stop(const std::string& id, int signal,
