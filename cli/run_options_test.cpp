@@ -143,6 +143,13 @@ TEST_CASE("ports") {
   const spec::Service made = service({"-p", "8080:80", "-p", "10.0.0.1:53:53/udp"});
 
   REQUIRE(made.ports.size() == 2);
+  const spec::Service chosen = service({"-p", "127.0.0.1:8000-8010:80/udp", "-p", "90"});
+  REQUIRE(chosen.ports.size() == 2);
+  CHECK(chosen.ports[0].published == 8000);
+  CHECK(chosen.ports[0].published_last == 8010);
+  CHECK(chosen.ports[0].protocol == spec::Protocol::Udp);
+  CHECK(chosen.ports[1].published == 0);
+  CHECK(problem({"-p", "8000-8001:80-82"}).find("--publish") == 0);
   CHECK(problem({"-p", "99999:80"}).find("--publish") == 0);
   CHECK(problem({"-p", "x:y"}).find("--publish") == 0);
 }

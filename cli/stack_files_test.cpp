@@ -78,13 +78,13 @@ TEST_CASE("COMPOSE_FILE in .env names the files, the environment and --file win 
 
 TEST_CASE("what is wrong behind COMPOSE_FILE is told with its place, and once") {
   const Folder folder;
-  folder.write("other.yaml", "services:\n  a:\n    image: x\n    ports: ['8000-8010:80']\n");
+  folder.write("other.yaml", "services:\n  a:\n    image: x\n    ports: ['80:80/sctp']\n");
   folder.write(".env", "COMPOSE_FILE=other.yaml\nno variable\n");
 
   const Ended wrong = container({"config"}, folder.path());
   CHECK(wrong.code == 1);
-  CHECK(has(wrong.err, folder.path() + "/other.yaml:4:13: error: services.a.ports[0]: a choice of "
-                                       "host ports is not supported by this version"));
+  CHECK(has(wrong.err, folder.path() + "/other.yaml:4:13: error: services.a.ports[0]: protocol "
+                                       "'sctp' is not supported"));
   const std::string place = folder.path() + "/.env:2:";
   const size_t first = wrong.err.find(place);
   CHECK(first != std::string::npos);

@@ -104,7 +104,9 @@ json ports_json(const ContainerRecord& record) {
       add(port.host_ip, port.published, port.target, port.protocol);
   else
     for (const spec::Port& port : record.applied.ports)
-      add(port.host_ip, port.published, port.target, port.protocol);
+      // Of a choice it is not known yet.
+      add(port.host_ip, port.published_last == 0 ? port.published : uint16_t{0}, port.target,
+          port.protocol);
   return ports;
 }
 

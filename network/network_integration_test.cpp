@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -612,6 +613,34 @@ TEST_CASE("a taken port is Busy, a port of root's is Denied, and both say what t
   CHECK(denied.error().to_string().find(
             "Permission denied while binding to host port 80. Binding to ports below 1024 "
             "requires root privileges.") != std::string::npos);
+}
+
+TEST_CASE("of a range the first free port is taken; a range without one is Busy and named") {
+  System system;
+  must(system.driver->create({.name = "net"}));
+  system.lease("net", "web");
+  system.lease("net", "other");
+  uint16_t first = 0;
+  const auto taken = bound_socket(SOCK_STREAM, "127.0.0.1", first);
+  REQUIRE(::listen(taken.get(), 1) == 0);
+  const auto last = static_cast<uint16_t>(std::min(first + 20, 65'535));
+  const spec::Port range{.published = first, .target = 80, .published_last = last};
+
+  const uint16_t one =
+      must(system.driver->publish({.container = "web", .network = "net", .port = range}));
+  const uint16_t same =
+      must(system.driver->publish({.container = "web", .network = "net", .port = range}));
+  const auto none =
+      system.driver->publish({.container = "other",
+                              .network = "net",
+                              .port = {.published = first, .target = 80, .published_last = first}});
+
+  CHECK(one > first);
+  CHECK(one <= last);
+  CHECK(same == one);
+  REQUIRE(!none);
+  CHECK(none.error().code() == ErrorCode::Busy);
+  CHECK(none.error().to_string().find(fmt::format("{0}-{0}", first)) != std::string::npos);
 }
 
 TEST_CASE("published ports come back after kill -9") {

@@ -116,17 +116,38 @@ std::string twin_address(const std::string& host) {
 }
 
 /// The host's socket for a port, and its IPv6 twin where the host has IPv6.
-base::Result<std::vector<base::UniqueFd>> bind_host_sockets(const spec::Port& port) {
+base::Result<std::vector<base::UniqueFd>> bind_host_sockets(const spec::Port& port,
+                                                            uint16_t number) {
   std::vector<base::UniqueFd> sockets;
-  sockets.push_back(TRY(bind_host_socket(port, port.host_ip, port.published)));
+  sockets.push_back(TRY(bind_host_socket(port, port.host_ip, number)));
   const std::string twin = twin_address(port.host_ip);
   if (twin.empty()) return sockets;
   auto second = bind_host_socket(port, twin, TRY(port_of(sockets.front().get())));
   if (second)
     sockets.push_back(std::move(*second));
-  else if (second.error().code() == ErrorCode::Busy && port.published != 0)
+  else if (second.error().code() == ErrorCode::Busy && number != 0)
     return tl::unexpected(std::move(second.error()));
   return sockets;
+}
+
+/// The lowest port of a choice that is free and may be had.
+base::Result<std::vector<base::UniqueFd>> bind_chosen_sockets(const spec::Port& port) {
+  if (port.published_last == 0) return bind_host_sockets(port, port.published);
+  std::optional<base::Error> denied;
+  for (uint32_t number = port.published; number <= port.published_last; ++number) {
+    auto sockets = bind_host_sockets(port, static_cast<uint16_t>(number));
+    if (sockets) return sockets;
+    if (sockets.error().code() == ErrorCode::Denied)
+      denied = std::move(sockets.error());
+    else if (sockets.error().code() != ErrorCode::Busy)
+      return sockets;
+  }
+  if (denied) return tl::unexpected(std::move(*denied));
+  return fail(ErrorCode::Busy,
+              "none of the ports {}-{}/{} on {} is free; publish a longer range, or stop what "
+              "listens there (`ss -lnp` names it)",
+              port.published, port.published_last,
+              port.protocol == spec::Protocol::Tcp ? "tcp" : "udp", port.host_ip);
 }
 
 sockaddr_in target_address(dns::Ipv4 address, uint16_t port) {
@@ -476,7 +497,7 @@ size_t Publisher::connections() const { return state_->connections; }
 
 base::Result<uint16_t> Publisher::publish(const std::string& container, const spec::Port& port,
                                           dns::Ipv4 target) {
-  std::vector<base::UniqueFd> sockets = TRY(bind_host_sockets(port));
+  std::vector<base::UniqueFd> sockets = TRY(bind_chosen_sockets(port));
   const uint16_t chosen = TRY(port_of(sockets.front().get()));
   std::list<Forward> made(1);  // Spliced in when complete: a list's elements never move.
   Forward& forward = made.front();

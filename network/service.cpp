@@ -235,6 +235,7 @@ void Service::State::restore_ports() {
     std::erase_if(lease.ports, [&](const PublishedPort& published) {
       spec::Port port = published.port;
       port.published = published.host_port;
+      port.published_last = 0;
       const auto restored = publisher->publish(lease.container, port, lease.address);
       if (!restored)
         spdlog::warn("port of '{}' is lost: {}", lease.container, restored.error().to_string());
@@ -406,6 +407,7 @@ base::Result<Answer> Service::State::publish(const json& call) {
   for (const PublishedPort& known : lease.ports) {
     const bool same = known.port.host_ip == wanted.port.host_ip &&
                       known.port.published == wanted.port.published &&
+                      known.port.published_last == wanted.port.published_last &&
                       known.port.target == wanted.port.target &&
                       known.port.protocol == wanted.port.protocol;
     if (same) return Answer{.value = {{"host_port", known.host_port}}};

@@ -276,10 +276,13 @@ base::Result<std::string> check_mac(const std::string& text) {
 }
 
 nlohmann::json port_to_json(const PublishedPort& published) {
-  return {
-      {"host_ip", published.port.host_ip}, {"published", published.port.published},
-      {"target", published.port.target},   {"udp", published.port.protocol == spec::Protocol::Udp},
-      {"host_port", published.host_port},  {"address", published.address}};
+  return {{"host_ip", published.port.host_ip},
+          {"published", published.port.published},
+          {"target", published.port.target},
+          {"udp", published.port.protocol == spec::Protocol::Udp},
+          {"published_last", published.port.published_last},
+          {"host_port", published.host_port},
+          {"address", published.address}};
 }
 
 PublishedPort port_from_json(const nlohmann::json& value) {
@@ -290,7 +293,8 @@ PublishedPort port_from_json(const nlohmann::json& value) {
                    .published = number("published"),
                    .target = number("target"),
                    .protocol = base::json_bool_or(value, "udp", false) ? spec::Protocol::Udp
-                                                                       : spec::Protocol::Tcp},
+                                                                       : spec::Protocol::Tcp,
+                   .published_last = number("published_last")},
           .host_port = number("host_port"),
           .address = base::json_string_or(value, "address", "")};
 }

@@ -50,6 +50,7 @@ network::NetworkState full_state() {
   lease->announced = true;
   network::PublishedPort& port = lease->ports.emplace_back();
   port.port.host_ip = "0.0.0.0";
+  port.port.published_last = 40'060;
   port.port.target = 53;
   port.port.protocol = spec::Protocol::Udp;
   port.host_port = 40053;
@@ -194,6 +195,7 @@ TEST_CASE("everything a restart needs is in the file") {
   CHECK(lease.ports.front().port.host_ip == "0.0.0.0");
   CHECK(lease.ports.front().port.protocol == spec::Protocol::Udp);
   CHECK(lease.ports.front().host_port == 40053);
+  CHECK(lease.ports.front().port.published_last == 40'060);
 }
 
 TEST_CASE("a reboot ends processes, ports and announcements, never leases") {

@@ -126,11 +126,37 @@ base::Result<ShareSource> bind_share(const ContainerRecord& record, const spec::
   return ShareSource{mount.source, mount.target, mount.read_only, false};
 }
 
+/// `8080`, or `8000-8010` for a choice.
+std::string host_port_text(const spec::Port& port) {
+  return port.published_last == 0 ? fmt::format("{}", port.published)
+                                  : fmt::format("{}-{}", port.published, port.published_last);
+}
+
 base::Error port_in_use(const spec::Port& port, const base::Error& cause) {
+  if (port.published_last != 0) return cause;  // it says all there is to say
   return base::Error(ErrorCode::Busy,
                      fmt::format("port {} on {} is already in use ({}); stop what uses it, or "
                                  "publish another port",
                                  port.published, port.host_ip, cause.to_string()));
+}
+
+bool same_port(const spec::Port& a, const spec::Port& b) {
+  return a.host_ip == b.host_ip && a.published == b.published && a.target == b.target &&
+         a.protocol == b.protocol && a.published_last == b.published_last;
+}
+
+/// What `before` held of this port that still answers to it, where the host's number is our choice.
+std::optional<uint16_t> held_number(const spec::Port& port,
+                                    const std::vector<planner::PublishedPort>& before) {
+  if (port.published != 0 && port.published_last == 0) return std::nullopt;
+  for (const planner::PublishedPort& held : before) {
+    const bool is_chosen = port.published == 0 || (held.published >= port.published &&
+                                                   held.published <= port.published_last);
+    if (held.host_ip == port.host_ip && held.target == port.target &&
+        held.protocol == port.protocol && is_chosen)
+      return held.published;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -418,20 +444,38 @@ base::Result<NetworkLease> Operations::lease(const ContainerRecord& record,
   return ports_.network.lease(request);
 }
 
+/// The number that was ours is taken again if it is still free, else another of the choice.
+base::Result<uint16_t> Operations::publish_one(PublishRequest request,
+                                               std::optional<uint16_t> held) {
+  if (held) {
+    PublishRequest again = request;
+    again.port.published = *held;
+    again.port.published_last = 0;
+    auto number = ports_.network.publish(again);
+    if (number || number.error().code() != ErrorCode::Busy) return number;
+  }
+  return ports_.network.publish(request);
+}
+
 base::Result<std::vector<planner::PublishedPort>> Operations::publish(const ContainerRecord& record,
                                                                       const std::string& network,
                                                                       const std::string& address) {
+  std::vector<planner::PublishedPort> held = record.published;
   std::vector<planner::PublishedPort> published;
   for (const spec::Port& port : record.applied.ports) {
-    PublishRequest request{record.id, network, without_mask(address), port};
-    auto number = ports_.network.publish(request);
+    const auto before = held_number(port, held);
+    std::erase_if(held, [&](const planner::PublishedPort& one) {
+      return before && one.published == *before && one.host_ip == port.host_ip &&
+             one.protocol == port.protocol;
+    });
+    auto number = publish_one({record.id, network, without_mask(address), port}, before);
     if (!number) {
       (void)ports_.network.unpublish(network, record.id);
       if (number.error().code() == ErrorCode::Busy)
         return tl::unexpected<base::Error>(port_in_use(port, number.error()));
       return tl::unexpected<base::Error>(
           std::move(number.error())
-              .during(fmt::format("publish port {} on {}", port.published, port.host_ip)));
+              .during(fmt::format("publish port {} on {}", host_port_text(port), port.host_ip)));
     }
     published.push_back({port.host_ip, *number, port.target, port.protocol});
   }
@@ -561,10 +605,6 @@ base::Result<> Operations::update(const planner::UpdateContainer& op, const View
   const spec::Service before = record.applied;
   record.applied = op.record.applied;
   record.generation = op.record.generation;
-  const auto same_port = [](const spec::Port& a, const spec::Port& b) {
-    return a.host_ip == b.host_ip && a.published == b.published && a.target == b.target &&
-           a.protocol == b.protocol;
-  };
   const bool ports_changed =
       !std::equal(before.ports.begin(), before.ports.end(), record.applied.ports.begin(),
                   record.applied.ports.end(), same_port);
@@ -745,8 +785,6 @@ Outcome Operations::rejoin(const View& view, const std::string& network) {
     asking.applied.networks.at(network).mac_address = place->mac;
     TRY(lease(asking, network));
     if (place == record.places.begin() && !record.applied.ports.empty()) {
-      for (size_t i = 0; i < asking.applied.ports.size() && i < record.published.size(); ++i)
-        asking.applied.ports[i].published = record.published[i].published;
       TRY(ports_.network.unpublish(network, record.id));
       record.published = TRY(publish(asking, network, place->address));
     }

@@ -103,6 +103,7 @@ class Operations {
                                                             const std::string& address);
   void note_size(planner::ContainerRecord& record) const;
   base::Result<> bring_up(planner::ContainerRecord& record, const ImageRuntimeConfig& image);
+  base::Result<uint16_t> publish_one(PublishRequest request, std::optional<uint16_t> held);
   base::Result<> announce(const planner::ContainerRecord& record, bool on);
   base::Result<> release(const planner::ContainerRecord& record);
   base::Error taken_down(const planner::ContainerRecord& record, base::Error error);

@@ -52,6 +52,7 @@ class ConsistencyCheck {
       check_dependencies(draft);
       check_build(draft);
     }
+    warn_of_contested_choices();
     find_cycles();
     find_build_cycles();
   }
@@ -151,11 +152,46 @@ class ConsistencyCheck {
     return one == other || is_all(one) || is_all(other);
   }
 
+  /// Of a range each replica takes one; which one, is known when it starts.
+  void check_choice(const ServiceDraft& draft, const Port& port, const Place& place) {
+    const uint32_t count = uint32_t{port.published_last} - port.published + 1;
+    if (draft.service.scale > count)
+      error(draft, place, "ports",
+            fmt::format("{} replicas cannot share the {} host ports {}-{}", draft.service.scale,
+                        count, port.published, port.published_last),
+            "write a longer range, or leave the host port out to get a free one for each");
+    choices_.push_back({&draft, port, place});
+  }
+
+  /// Not wrong, but who begins first wins.
+  void warn_of_contested_choices() {
+    for (const auto& [draft, choice, place] : choices_)
+      for (const auto& [port, takers] : published_) {
+        const auto& [number, protocol] = port;
+        const std::string& ip = choice.host_ip;
+        if (number < choice.published || number > choice.published_last ||
+            protocol != choice.protocol ||
+            std::none_of(takers.begin(), takers.end(),
+                         [&](const auto& taker) { return overlap(taker.first, ip); }))
+          continue;
+        reporter_.warning(
+            place, address(*draft, "ports"),
+            fmt::format("host port {} of service '{}' lies in the range {}-{}", number,
+                        takers.front().second, choice.published, choice.published_last),
+            "whichever starts first may take it: leave it out of the range");
+        break;
+      }
+  }
+
   void check_ports(const ServiceDraft& draft) {
     for (size_t i = 0; i < draft.service.ports.size(); ++i) {
       const Port& port = draft.service.ports[i];
       if (port.published == 0) continue;
       const Place& place = draft.port_places[i];
+      if (port.published_last != 0) {
+        check_choice(draft, port, place);
+        continue;
+      }
       if (draft.service.scale > 1)
         error(draft, place, "ports",
               fmt::format("{} replicas cannot share host port {}", draft.service.scale,
@@ -330,6 +366,12 @@ class ConsistencyCheck {
   const Stack& stack_;
   std::vector<ServiceDraft>& drafts_;
   Reporter& reporter_;
+  struct Choice {
+    const ServiceDraft* draft;
+    Port port;
+    Place place;
+  };
+  std::vector<Choice> choices_;
   std::map<std::string, size_t> index_;
   std::vector<std::string> service_names_;
   std::map<std::pair<std::string, std::string>, std::string> addresses_;

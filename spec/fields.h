@@ -96,7 +96,8 @@ template <>
 struct Fields<Port> {
   static constexpr auto list =
       std::make_tuple(field("host_ip", &Port::host_ip), field("published", &Port::published),
-                      field("target", &Port::target), field("protocol", &Port::protocol));
+                      field("target", &Port::target), field("protocol", &Port::protocol),
+                      field("published_last", &Port::published_last));
 };
 
 template <>

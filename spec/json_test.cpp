@@ -25,8 +25,11 @@ Service full_service() {
   service.container_name = "web";
   service.labels = {{"tier", "front"}};
   service.annotations = {{"note", "x"}};
-  service.ports = {
-      {.host_ip = "0.0.0.0", .published = 8080, .target = 80, .protocol = Protocol::Udp}};
+  service.ports = {{.host_ip = "0.0.0.0",
+                    .published = 8080,
+                    .target = 80,
+                    .protocol = Protocol::Udp,
+                    .published_last = 8090}};
   service.expose = {"9000"};
   service.networks = {{"front",
                        {.aliases = {"www"},

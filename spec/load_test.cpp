@@ -3,6 +3,7 @@
 #include <set>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -98,6 +99,63 @@ TEST_CASE("the hello example is read as it is meant") {
   CHECK(visitor.restart.condition == spec::RestartCondition::OnFailure);
   CHECK(visitor.networks.contains("default"));
   CHECK(stack.networks.at("default").name == "hello_default");
+}
+
+std::vector<std::string> ports_of(const std::string& list, const std::string& more = {}) {
+  const spec::Stack stack =
+      stack_of(load_one("services:\n  web:\n    image: x\n" + more + "    ports: " + list + "\n"));
+  std::vector<std::string> texts;
+  for (const spec::Port& port : stack.services.at("web").ports)
+    texts.push_back(fmt::format("{} {}-{} to {}/{}", port.host_ip, port.published,
+                                port.published_last, port.target,
+                                port.protocol == spec::Protocol::Tcp ? "tcp" : "udp"));
+  return texts;
+}
+
+TEST_CASE("a range of host ports for one of the container is a choice, in every form") {
+  using Texts = std::vector<std::string>;
+  CHECK(ports_of("['8000-8010:80']") == Texts{"127.0.0.1 8000-8010 to 80/tcp"});
+  CHECK(ports_of("['0.0.0.0:8000-8010:53/UDP']") == Texts{"0.0.0.0 8000-8010 to 53/udp"});
+  CHECK(ports_of("['[::1]:8000-8010:80']") == Texts{"::1 8000-8010 to 80/tcp"});
+  CHECK(ports_of("[{target: 80, published: '8000-8010', host_ip: 10.0.0.1, mode: host}]") ==
+        Texts{"10.0.0.1 8000-8010 to 80/tcp"});
+  CHECK(ports_of("['8000-8000:80']") == Texts{"127.0.0.1 8000-0 to 80/tcp"});
+  CHECK(ports_of("['8000-8010:80']", "    scale: 11\n").size() == 1);
+}
+
+TEST_CASE("equal ranges on both sides are pairs, a range of the container alone gets free ports") {
+  using Texts = std::vector<std::string>;
+  CHECK(ports_of("['127.0.0.1:8000-8001:80-81/udp']") ==
+        Texts{"127.0.0.1 8000-0 to 80/udp", "127.0.0.1 8001-0 to 81/udp"});
+  CHECK(ports_of("['80-81']") == Texts{"127.0.0.1 0-0 to 80/tcp", "127.0.0.1 0-0 to 81/tcp"});
+  CHECK(ports_of("['127.0.0.1::80']") == Texts{"127.0.0.1 0-0 to 80/tcp"});
+}
+
+TEST_CASE("a port that is written twice is published once") {
+  using Texts = std::vector<std::string>;
+  CHECK(ports_of("['8080:80', {target: 80, published: 8080, protocol: tcp}, '8080:80/tcp']") ==
+        Texts{"127.0.0.1 8080-0 to 80/tcp"});
+}
+
+TEST_CASE("more replicas than a choice has ports are told") {
+  const Loaded loaded =
+      load_one("services:\n  web:\n    image: x\n    scale: 3\n    ports: ['8000-8001:80']\n");
+  CHECK_FALSE(loaded.stack);
+  CHECK(errors_of(loaded).find("3 replicas cannot share the 2 host ports 8000-8001") !=
+        std::string::npos);
+}
+
+TEST_CASE("a port of another service within a choice is warned of, not refused") {
+  const std::string web = "services:\n  web: {image: x, ports: ['8000-8010:80']}\n";
+  const Loaded contested = load_one(web + "  api: {image: x, ports: ['8005:80']}\n");
+  const Loaded apart = load_one(web + "  api: {image: x, ports: ['8005:80/udp', '8011:80']}\n");
+
+  REQUIRE(contested.stack);
+  REQUIRE(contested.diagnostics.size() == 1);
+  CHECK(contested.diagnostics[0].severity == spec::Severity::Warning);
+  CHECK(contested.diagnostics[0].summary ==
+        "host port 8005 of service 'api' lies in the range 8000-8010");
+  CHECK(apart.diagnostics.empty());
 }
 
 TEST_CASE("a service needs an image, and one mistake does not hide another") {

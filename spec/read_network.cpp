@@ -86,18 +86,29 @@ std::optional<Protocol> read_protocol(Reading& reading, const Node& node, std::s
   return std::nullopt;
 }
 
-/// The ranges of one entry as single ports.
+bool same_port(const Port& a, const Port& b) {
+  return a.host_ip == b.host_ip && a.published == b.published && a.target == b.target &&
+         a.protocol == b.protocol && a.published_last == b.published_last;
+}
+
+/// The ranges of one entry as single ports. What is written twice, perhaps in two files or in two
+/// forms, is meant once.
 void add_ports(Reading& reading, const Node& node, const Port& common, const Range& targets,
                const std::optional<Range>& hosts) {
   ReadContext& context = reading.context;
   if (targets.count() > context.ports_left)
     return reading.error(node, "too many ports in this stack", "publish fewer ports");
   context.ports_left -= targets.count();
+  std::vector<Port>& ports = reading.service().ports;
   for (uint32_t i = 0; i < targets.count(); ++i) {
     Port port = common;
     port.target = static_cast<uint16_t>(targets.first + i);
     port.published = hosts ? static_cast<uint16_t>(hosts->first + i) : uint16_t{0};
-    reading.service().ports.push_back(std::move(port));
+    if (hosts && hosts->count() > targets.count()) port.published_last = hosts->last;
+    if (std::any_of(ports.begin(), ports.end(),
+                    [&](const Port& known) { return same_port(known, port); }))
+      continue;
+    ports.push_back(std::move(port));
     reading.draft->port_places.push_back(node.place);
   }
 }
@@ -117,16 +128,13 @@ void read_port(Reading& reading, const Node& node) {
       return reading.error(node, fmt::format("'{}' is not a host port", written.published),
                            "write a number from 0 to 65535, as in \"8080:80\"");
   }
-  if (hosts && hosts->count() != targets->count()) {
-    if (targets->count() == 1)
-      return reading.error(node, "a choice of host ports is not supported by this version",
-                           "write one host port, or leave it out to get any free one");
+  // Several host ports for one of the container are a choice.
+  if (hosts && targets->count() > 1 && hosts->count() != targets->count())
     return reading.error(node,
                          fmt::format("invalid ranges specified for container and host Ports: "
                                      "{} and {}",
                                      written.target, written.published),
                          "both ranges must have the same length");
-  }
   // 0 asks for any free port, for each of them.
   if (hosts && hosts->first == 0) hosts.reset();
   Port common;

@@ -23,12 +23,14 @@ using Labels = std::map<std::string, std::string>;
 
 enum class Protocol { Tcp, Udp };
 
-/// One published port; ranges are expanded by the reader.
+/// One published port. Ranges on both sides are expanded by the reader; a range of the host alone
+/// is a choice.
 struct Port {
   std::string host_ip = "127.0.0.1";  ///< What was not written is loopback, on purpose.
   uint16_t published = 0;             ///< 0: any free port, chosen at start.
   uint16_t target = 0;
   Protocol protocol = Protocol::Tcp;
+  uint16_t published_last = 0;  ///< Not 0: a choice, the first free one of `published` to this.
 };
 
 enum class MountType { Bind, Volume, Tmpfs };

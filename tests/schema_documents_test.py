@@ -50,6 +50,7 @@ GOOD_SERVICE = [
     {"extra_hosts": {"a": "host-gateway", "b": ["10.0.0.1", "::1"]}}, {"expose": [80, "53/udp"]},
     {"ports": [80, "8080:80", "127.0.0.1:81:80/udp", {"target": 80, "published": "82"}]},
     {"ports": [{"target": 80, "host_ip": "::1", "protocol": "udp", "x-why": 1}]},
+    {"ports": ["8000-8010:80", {"target": 80, "published": "8000-8010", "mode": "host"}]},
     {"volumes": ["data:/d", "./a:/b:ro", "/anonymous"]},
     {"volumes": [{"type": "bind", "source": ".", "target": "/a",
                   "bind": {"create_host_path": False}}]},

@@ -17,9 +17,9 @@ import system
 from system import IMAGE, SOURCE, System, SystemTest, free_port, wait_until
 
 
-def fetch(port):
+def fetch(port, path=""):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
             return answer.read().decode()
     except OSError:
         return None
@@ -172,6 +172,30 @@ class Mistakes(SystemTest):
         self.assert_exit(done, 1)
         self.assertIn(str(port), done.stderr)
         self.assertNotEqual(self.system.status("late"), "running")
+
+    def test_of_a_range_of_ports_each_replica_keeps_the_first_that_is_free(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            first = taken.getsockname()[1]
+            text = (f"name: many\nservices: {{web: {{image: '{IMAGE}', command: httpd -f -h /etc, "
+                    f"init: true, scale: 2, ports: ['{first}-{first + 30}:80']}}}}\n")
+            folder = self.write(text)
+            self.system.run("up", "-d", cwd=folder)
+
+        def ports():
+            return {name: entry["configuration"]["publishedPorts"][0]["hostPort"]
+                    for name, entry in self.system.containers().items()}
+        held = ports()
+        self.assertEqual(len(set(held.values())), 2, held)
+        for port in held.values():
+            self.assertTrue(first < port <= first + 30, held)
+            self.assertIn("root:", wait_until(lambda port=port: fetch(port, "passwd"), "an answer"))
+        self.assertIn("No changes", self.system.output("plan", cwd=folder))
+        (folder / "compose.yaml").write_text(text.replace("80']", "80', '0:443']"))
+        self.system.run("up", "-d", cwd=folder)
+        self.assertEqual(ports(), held, "a port that is held stays, though a lower one is free now")
+        self.system.run("down", cwd=folder)
 
     def test_a_stack_without_its_image_says_how_to_get_it(self):
         folder = self.write("name: lost\nservices: {a: {image: localhost/absent:9}}\n")

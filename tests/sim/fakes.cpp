@@ -398,9 +398,13 @@ base::Result<uint16_t> Network::publish(const reconciler::PublishRequest& reques
   const auto lease = bridge->leases.find(request.container);
   if (lease == bridge->leases.end())
     return base::fail(ErrorCode::NotFound, "'{}' has no place", request.container);
-  const uint16_t number = request.port.published != 0 ? request.port.published : next_port_++;
-  const std::string port = fmt::format("{}:{}/{}", request.port.host_ip, number,
-                                       static_cast<int>(request.port.protocol));
+  const auto text = [&](uint16_t number) {
+    return fmt::format("{}:{}/{}", request.port.host_ip, number,
+                       static_cast<int>(request.port.protocol));
+  };
+  uint16_t number = request.port.published != 0 ? request.port.published : next_port_++;
+  while (number < request.port.published_last && is_taken(text(number))) ++number;
+  const std::string port = text(number);
   if (!lease->second.ports.contains(port) && is_taken(port))
     return base::fail(ErrorCode::Busy, "{} is taken", port);
   lease->second.ports.insert(port);
@@ -558,13 +562,15 @@ void World::start_daemon() {
         "{}ms {} {}{}", clock.now_ms(), notice.record.id, kinds[static_cast<int>(notice.kind)],
         notice.restart_in_ms > 0 ? fmt::format(" in {}ms", notice.restart_in_ms) : ""));
   });
-  daemon_->start([this](base::Result<> result) {
-    ready_ = result.has_value();
-    if (!result) {
-      weather.note("daemon could not start: " + result.error().to_string());
-      workers.crashed = true;  // its supervisor tries again
-    }
-  });
+  daemon_->start(
+      [this](base::Result<> result) {
+        ready_ = result.has_value();
+        if (!result) {
+          weather.note("daemon could not start: " + result.error().to_string());
+          workers.crashed = true;  // its supervisor tries again
+        }
+      },
+      begin);
 }
 
 void World::crash() {

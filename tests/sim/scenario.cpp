@@ -78,6 +78,10 @@ class StackMaker {
     port.target = 80;
     if (service.scale <= 1 && dice_.one_in(2))
       port.published = static_cast<uint16_t>(8000 + 10 * number + dice_.below(3));
+    else if (dice_.one_in(3)) {
+      port.published = static_cast<uint16_t>(8000 + 10 * number + 4);
+      port.published_last = static_cast<uint16_t>(port.published + 5);
+    }
     service.ports.push_back(port);
   }
 
