@@ -400,6 +400,16 @@ Result<CommandRequest> command_from_json(const json& object) {
   return request;
 }
 
+std::vector<std::string> containers_of(const Command& command) {
+  const auto ids = [](const auto& about) {
+    return about.chosen.all ? std::vector<std::string>() : about.chosen.ids;
+  };
+  if (const auto* stop = std::get_if<StopCommand>(&command)) return ids(*stop);
+  if (const auto* kill = std::get_if<KillCommand>(&command)) return ids(*kill);
+  if (const auto* remove = std::get_if<RemoveCommand>(&command)) return ids(*remove);
+  return {};
+}
+
 std::vector<std::string> image_references(const Command& command) {
   const spec::Stack* stack = nullptr;
   if (const auto* up = std::get_if<UpCommand>(&command)) stack = &up->stack;

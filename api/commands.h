@@ -75,6 +75,10 @@ struct CommandRequest {
 
 base::Result<CommandRequest> command_from_json(const nlohmann::json& json);
 
+/// The only containers it has to do with. Empty: it may need what any container gives back at its
+/// end, a name, a port or an address.
+std::vector<std::string> containers_of(const Command& command);
+
 /// Images as the services of the command write them, each once.
 std::vector<std::string> image_references(const Command& command);
 /// Of those, what the stack builds itself: no registry is asked for it.

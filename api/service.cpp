@@ -137,8 +137,8 @@ Result<> Service::on_loop(const std::function<void()>& call) {
 }
 
 /// Whoever heard of a process's end finds it in what is asked for next. What does not get written
-/// is no reason to wait for long.
-Result<planner::Snapshot> Service::snapshot() {
+/// is no reason to wait for long, and whoever asks for some containers waits for no others.
+Result<planner::Snapshot> Service::snapshot_after_exits(const std::vector<std::string>& ids) {
   struct Wait {
     std::mutex mutex;
     std::condition_variable done;
@@ -146,8 +146,8 @@ Result<planner::Snapshot> Service::snapshot() {
     bool given_up = false;
   };
   const auto wait = std::make_shared<Wait>();
-  ports_.workers.post([this, wait] {
-    reconciler_.when_exits_noted([this, wait] {
+  ports_.workers.post([this, wait, ids] {
+    reconciler_.when_exits_noted(ids, [this, wait] {
       const std::lock_guard lock(wait->mutex);
       if (wait->given_up) return;
       wait->seen = reconciler_.snapshot();
@@ -189,7 +189,7 @@ Result<planner::Snapshot> Service::snapshot_without(const std::string& leaving) 
 Result<planner::Snapshot> Service::snapshot_for(const Command& command) {
   const auto* create = std::get_if<CreateCommand>(&command);
   planner::Snapshot actual = create == nullptr
-                                 ? TRY(snapshot())
+                                 ? TRY(snapshot_after_exits(containers_of(command)))
                                  : TRY(snapshot_without(create->stack.services.begin()->first));
   for (const std::string& reference : image_references(command))
     if (Result<std::string> digest = images_.digest_of(reference))
@@ -223,7 +223,7 @@ Service::Reply Service::containers(const HttpRequest& request) {
 }
 
 Service::Reply Service::container(const HttpRequest& request) {
-  const planner::Snapshot actual = TRY(snapshot());
+  const planner::Snapshot actual = TRY(snapshot_after_exits({request.segments.at(0)}));
   const auto found = actual.containers.find(request.segments.at(0));
   if (found == actual.containers.end())
     return fail(ErrorCode::NotFound, "container '{}' does not exist",

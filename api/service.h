@@ -53,11 +53,12 @@ class Service {
   /// Digests of the images that containers were made from. Not on the loop: it waits for it.
   base::Result<std::set<std::string>> images_in_use();
   /// What there is now. Not on the loop.
-  base::Result<planner::Snapshot> snapshot();
+  base::Result<planner::Snapshot> snapshot() { return snapshot_after_exits({}); }
 
  private:
   using Reply = base::Result<HttpReply>;
   base::Result<> on_loop(const std::function<void()>& call);
+  base::Result<planner::Snapshot> snapshot_after_exits(const std::vector<std::string>& ids);
   base::Result<planner::Snapshot> snapshot_without(const std::string& leaving);
   base::Result<planner::Snapshot> snapshot_for(const Command& command);
 

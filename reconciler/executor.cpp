@@ -763,8 +763,8 @@ void Reconciler::start(std::function<void(base::Result<>)> ready) {
   impl_->start(std::move(ready));
 }
 planner::Snapshot Reconciler::snapshot() const { return impl_->snapshot(); }
-void Reconciler::when_exits_noted(std::function<void()> call) {
-  impl_->when_exits_noted(std::move(call));
+void Reconciler::when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call) {
+  impl_->when_exits_noted(ids, std::move(call));
 }
 void Reconciler::apply(ApplyRequest request) { impl_->apply(std::move(request)); }
 void Reconciler::cancel(const std::string& owner) { impl_->cancel(owner); }

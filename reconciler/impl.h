@@ -69,7 +69,7 @@ class Reconciler::Impl {
   void cancel(const std::string& owner);
   void stop(std::function<void()> done);
   const planner::Snapshot& snapshot() const { return snapshot_; }
-  void when_exits_noted(std::function<void()> call);
+  void when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call);
   void on_notice(std::function<void(const ContainerNotice&)> listener) {
     listener_ = std::move(listener);
   }
@@ -138,7 +138,7 @@ class Reconciler::Impl {
   // Supervision (supervision.cpp).
   void on_vm_event(const VmEvent& event);
   void note_exit(const std::string& id, const ExitStatus& exit);
-  void exit_noted(uint64_t number);
+  void exit_noted(const std::string& id, uint64_t number);
   void note_health(const std::string& id, planner::HealthState health);
   void note_phase(const std::string& id, planner::Phase phase);
   void after_exit(const std::string& id);
@@ -176,8 +176,13 @@ class Reconciler::Impl {
   std::set<std::string> dirty_;              ///< Containers whose record is yet to be written.
   std::set<uint64_t> unfinished_;            ///< Journal ids whose end is yet to be written.
   uint64_t exits_seen_ = 0;
-  std::set<uint64_t> exits_unnoted_;  ///< Numbers of those whose record is yet to be changed.
-  std::deque<std::pair<uint64_t, std::function<void()>>> awaiting_exits_;
+  /// Of containers whose record is yet to be changed: the numbers of their exits.
+  std::map<std::string, std::set<uint64_t>> exits_unnoted_;
+  struct ExitWaiter {
+    std::set<uint64_t> exits;
+    std::function<void()> call;
+  };
+  std::list<ExitWaiter> exit_waiters_;
   std::map<std::string, Lane> lanes_;
   std::map<std::string, Supervised> supervised_;
   std::list<RunPtr> queue_;

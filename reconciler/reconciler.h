@@ -78,9 +78,9 @@ class Reconciler {
   /// are the image port's to ask, for the references the caller's stack names.
   planner::Snapshot snapshot() const;
 
-  /// Calls `call` once every exit the driver has told of so far is in the snapshot: whoever saw a
-  /// process end sees a container that has ended.
-  void when_exits_noted(std::function<void()> call);
+  /// Calls `call` once every exit of these containers that the driver has told of so far is in the
+  /// snapshot: whoever saw a process end sees a container that has ended. No ids: of all.
+  void when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call);
 
   /// Runs a plan. Plans of one project (and plans that touch the same container) run one after the
   /// other; all else runs side by side.

@@ -533,12 +533,37 @@ TEST_CASE("whoever asks after an exit was told waits until it is in the records"
   shop.world.runtime.end("shop-web-1", 3, false);
   // As a request does that comes after the end was told: by the same road, behind it.
   shop.world.workers.post([&] {
-    shop.world.daemon().when_exits_noted([&] { seen = shop.record("shop-web-1").phase; });
+    shop.world.daemon().when_exits_noted({}, [&] { seen = shop.record("shop-web-1").phase; });
   });
   shop.world.run_for(1'000);
 
   CHECK(seen == Phase::Exited);
   bool at_once = false;
-  shop.world.daemon().when_exits_noted([&] { at_once = true; });
+  shop.world.daemon().when_exits_noted({}, [&] { at_once = true; });
   CHECK(at_once);
+}
+
+TEST_CASE("whoever asks for one container does not wait for the exit of another") {
+  Shop shop;
+  shop.service("web");
+  shop.service("slow");
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  bool one = false;
+  bool both = false;
+  bool all = false;
+  bool one_was_first = false;
+
+  shop.world.runtime.end("shop-slow-1", 3, false);
+  shop.world.workers.post([&] {
+    shop.world.daemon().when_exits_noted({"shop-web-1"}, [&] { one = true; });
+    one_was_first = one && !both && !all;
+    shop.world.daemon().when_exits_noted({"shop-web-1", "shop-slow-1"}, [&] { both = true; });
+    shop.world.daemon().when_exits_noted({}, [&] { all = true; });
+    one_was_first = one_was_first && !both && !all;
+  });
+  shop.world.run_for(1'000);
+
+  CHECK(one_was_first);
+  CHECK(both);
+  CHECK(all);
 }

@@ -2,6 +2,7 @@
 /// repairs. Events only wake us; every few seconds we look for ourselves, so a lost one heals.
 
 #include <csignal>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -69,29 +70,43 @@ void Reconciler::Impl::on_vm_event(const VmEvent& event) {
 
 void Reconciler::Impl::note_exit(const std::string& id, const ExitStatus& exit) {
   const uint64_t number = ++exits_seen_;
-  exits_unnoted_.insert(number);
+  exits_unnoted_[id].insert(number);
   enqueue("c:" + id, {[this, exit](const View& view) { return operations_.note_exit(view, exit); },
                       [this, id, number](Outcome& outcome) {
-                        exit_noted(number);
+                        exit_noted(id, number);
                         if (!outcome.result)
                           spdlog::warn("container '{}' exited: {}, trying again later", id,
                                        outcome.result.error().to_string());
                       }});
 }
 
-void Reconciler::Impl::exit_noted(uint64_t number) {
-  exits_unnoted_.erase(number);
-  const uint64_t noted = exits_unnoted_.empty() ? exits_seen_ : *exits_unnoted_.begin() - 1;
-  while (!awaiting_exits_.empty() && awaiting_exits_.front().first <= noted) {
-    const std::function<void()> call = std::move(awaiting_exits_.front().second);
-    awaiting_exits_.pop_front();
-    call();
+void Reconciler::Impl::exit_noted(const std::string& id, uint64_t number) {
+  const auto unnoted = exits_unnoted_.find(id);
+  unnoted->second.erase(number);
+  if (unnoted->second.empty()) exits_unnoted_.erase(unnoted);
+  std::list<ExitWaiter> satisfied;
+  for (auto waiter = exit_waiters_.begin(); waiter != exit_waiters_.end();) {
+    const auto next = std::next(waiter);
+    waiter->exits.erase(number);
+    if (waiter->exits.empty()) satisfied.splice(satisfied.end(), exit_waiters_, waiter);
+    waiter = next;
   }
 }
+  for (const ExitWaiter& waiter : satisfied) waiter.call();
 
-void Reconciler::Impl::when_exits_noted(std::function<void()> call) {
-  if (exits_unnoted_.empty()) return call();
-  awaiting_exits_.emplace_back(exits_seen_, std::move(call));
+void Reconciler::Impl::when_exits_noted(const std::vector<std::string>& ids,
+                                        std::function<void()> call) {
+  ExitWaiter waiter{{}, std::move(call)};
+  const auto await = [&](const std::set<uint64_t>& numbers) {
+    waiter.exits.insert(numbers.begin(), numbers.end());
+  };
+  for (const std::string& id : ids)
+    if (const auto found = exits_unnoted_.find(id); found != exits_unnoted_.end())
+      await(found->second);
+  if (ids.empty())
+    for (const auto& [id, numbers] : exits_unnoted_) await(numbers);
+  if (waiter.exits.empty()) return waiter.call();
+  exit_waiters_.push_back(std::move(waiter));
 }
 
 void Reconciler::Impl::note_health(const std::string& id, HealthState health) {
