@@ -39,6 +39,8 @@ const char* kind_name(reconciler::ContainerNotice::Kind kind) {
     case reconciler::ContainerNotice::Kind::Exited: return "exited";
     case reconciler::ContainerNotice::Kind::Restarting: return "restarting";
     case reconciler::ContainerNotice::Kind::Health: return "health";
+    case reconciler::ContainerNotice::Kind::Paused: return "paused";
+    case reconciler::ContainerNotice::Kind::Resumed: return "resumed";
     case reconciler::ContainerNotice::Kind::Removed: return "removed";
   }
   return "unknown";

@@ -336,6 +336,7 @@ struct Shop {
   Daemon* daemon = nullptr;
   std::function<void(Talk&)> process;
   std::function<void(Talk&)> next_run = [](Talk& talk) { (void)talk.next(); };
+  std::vector<json> early_notices = {};
 
   void operator()(const Asked& asked, Talk& talk) const {
     if (asked.route == "GET /v1/containers")
@@ -344,6 +345,7 @@ struct Shop {
     if (asked.route == "GET /v1/notices") {
       talk.begin_lines();
       talk.line({{"type", "ready"}});
+      for (const json& notice : early_notices) talk.line(notice);
       daemon->await("over");
       talk.line(
           {{"type", "exited"}, {"container", planner::to_json(shop_web(planner::Phase::Exited))}});
@@ -385,6 +387,27 @@ TEST_CASE("up makes, attaches, starts, shows every line, and ends with the last 
   const auto attached = std::ranges::find(asked, "POST /v1/containers/shop-web-1/attach");
   CHECK(std::count(attached, asked.end(), "apply up") >= 1);
   CHECK(std::ranges::count(asked, "apply up") == 2);
+}
+
+TEST_CASE("up tells of a service that is held, why, and that it goes on") {
+  Shop shop;
+  Daemon daemon([&](const Asked& asked, Talk& talk) { shop(asked, talk); });
+  shop.daemon = &daemon;
+  planner::ContainerRecord held = shop_web(planner::Phase::Running);
+  held.paused_reason = "the host's disk is full";
+  shop.early_notices = {
+      {{"type", "paused"}, {"container", planner::to_json(held)}},
+      {{"type", "resumed"}, {"container", planner::to_json(shop_web(planner::Phase::Running))}}};
+  shop.process = [&](Talk& talk) {
+    talk.exit(0);
+    daemon.mark("over");
+  };
+  const Stack stack(daemon);
+
+  const std::string told = container({"up"}, stack.folder()).err;
+
+  CHECK(told.find("web-1 is paused: the host's disk is full\nweb-1 goes on\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("the end of a run is told once, also when its container is removed afterwards") {

@@ -198,6 +198,12 @@ class AttachedUp {
       if (container == notice.end() || !container->is_object()) continue;
       const std::string id = base::json_string_or(*container, "id", "");
       if (!is_shown(base::json_string_or(*container, "service", ""))) continue;
+      if (type == "paused")
+        tell_between(
+            fmt::format("{} is paused: {}\n", printable_line(short_name(id)),
+                        printable_line(base::json_string_or(*container, "paused_reason", ""))));
+      if (type == "resumed")
+        tell_between(fmt::format("{} goes on\n", printable_line(short_name(id))));
       TRY(take_notice(type, id));
     }
     if (notices_->outcome() && stage_ != Stage::Stopping)

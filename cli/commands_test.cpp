@@ -65,12 +65,29 @@ TEST_CASE("ls prints a table, ids, or the JSON that scripts know") {
   CHECK(container({"list", "-q"}).out == "web\n");
   const json listed = json::parse(container({"ls", "-a", "--format", "json"}).out);
   CHECK(listed[0]["status"] == "running");
+  CHECK(!listed[0].contains("pausedReason"));
   CHECK(listed[0]["configuration"]["id"] == "web");
   CHECK(listed[0]["configuration"]["resources"] ==
         json{{"cpus", 2}, {"memoryInBytes", 1'073'741'824}});
   CHECK(listed[0]["networks"][0]["address"] == "192.168.64.3/24");
   CHECK(listed[0]["startedDate"] == "2026-09-21T14:13:20Z");
   CHECK(listed[0]["exitCode"].is_null());
+}
+
+TEST_CASE("ls and inspect tell of a machine that is held, and why") {
+  planner::ContainerRecord held = web();
+  held.paused_reason = "the host's disk is full";
+  Daemon daemon([&](const Asked& asked, Talk& talk) {
+    if (asked.route == "GET /v1/containers/web")
+      return talk.answer(200, base::dump_json(planner::to_json(held)));
+    talk.answer(200, base::dump_json(json::array({planner::to_json(held)})));
+  });
+
+  CHECK(container({"ls"}).out.find("  paused ") != std::string::npos);
+  const json seen = json::parse(container({"inspect", "web"}).out);
+  CHECK(seen[0]["status"] == "paused");
+  CHECK(seen[0]["pausedReason"] == "the host's disk is full");
+  CHECK(seen[0]["networks"].size() == 1);
 }
 
 TEST_CASE("inspect prints nothing unless it can print everything") {

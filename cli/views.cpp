@@ -186,7 +186,7 @@ std::string reference_digits(const std::string& digest) {
 
 std::string status_text(const ContainerRecord& record) {
   switch (record.phase) {
-    case Phase::Running: return "running";
+    case Phase::Running: return record.paused_reason.empty() ? "running" : "paused";
     case Phase::Created:
     case Phase::Exited: return "stopped";
     case Phase::Missing:
@@ -232,6 +232,7 @@ json container_json(const ContainerRecord& record) {
                     {"outOfMemory", record.out_of_memory}};
   container["exitCode"] = record.phase == Phase::Exited ? json(record.exit_code) : json();
   if (!record.exit_reason.empty()) container["exitReason"] = record.exit_reason;
+  if (!record.paused_reason.empty()) container["pausedReason"] = record.paused_reason;
   if (!record.project.empty()) container["project"] = record.project;
   if (!record.service.empty()) container["service"] = record.service;
   return container;

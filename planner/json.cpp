@@ -91,6 +91,7 @@ void fields_container(V& visit, R& record) {
   visit("working_dir", record.working_dir);
   visit("phase", record.phase);
   visit("health", record.health);
+  visit("paused_reason", record.paused_reason);
   visit("exit_code", record.exit_code);
   visit("out_of_memory", record.out_of_memory);
   visit("exit_reason", record.exit_reason);

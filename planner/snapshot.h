@@ -53,6 +53,7 @@ struct ContainerRecord {
   // Observed; kept so that a restart of the daemon loses nothing.
   Phase phase = Phase::Created;
   HealthState health = HealthState::None;
+  std::string paused_reason;  ///< Of a running one whose machine is held; empty: it is not.
   int32_t exit_code = 0;
   bool out_of_memory = false;
   std::string exit_reason;  ///< For a VM that died under its process.

@@ -209,6 +209,10 @@ void Reconciler::Impl::apply_container(const ContainerRecord& record) {
     notify(ContainerNotice::Kind::Started, record);
   if (was_up && before->health != record.health && record.phase == Phase::Running)
     notify(ContainerNotice::Kind::Health, record);
+  if (before && record.phase == Phase::Running && before->paused_reason != record.paused_reason)
+    notify(record.paused_reason.empty() ? ContainerNotice::Kind::Resumed
+                                        : ContainerNotice::Kind::Paused,
+           record);
   if (was_up && record.phase == Phase::Exited) {
     notify(ContainerNotice::Kind::Exited, record);
     after_exit(record.id);

@@ -141,6 +141,7 @@ class Reconciler::Impl {
   void exit_noted(const std::string& id, uint64_t number);
   void note_health(const std::string& id, planner::HealthState health);
   void note_phase(const std::string& id, planner::Phase phase);
+  void note_paused(const std::string& id, const std::string& reason);
   void after_exit(const std::string& id);
   void schedule_restart(const std::string& id);
   void restart_now(const std::string& id);

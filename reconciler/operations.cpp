@@ -515,6 +515,7 @@ base::Result<> Operations::bring_up(ContainerRecord& record, const ImageRuntimeC
   request.setup.keep_disk = !record.auto_remove;
   record.places.clear();
   record.published.clear();
+  record.paused_reason.clear();
   for (const std::string& network : networks_in_order(record.applied)) {
     const base::TraceScope joining(record.id, "daemon", "start: its place on a network");
     NetworkLease lease = TRY_DURING(this->lease(record, network), "join network '{}'", network);
@@ -587,6 +588,7 @@ base::Result<> Operations::start(const planner::StartContainer& op, const View& 
     down.health = HealthState::None;
     down.places.clear();
     down.published.clear();
+    down.paused_reason.clear();
     down.finished_wall_ns = ports_.workers.wall_ns();
     out.put_fact(down);
   }
@@ -670,6 +672,7 @@ base::Result<> Operations::stop(const planner::StopContainer& op, const View& vi
   record.finished_wall_ns = ports_.workers.wall_ns();
   record.places.clear();
   record.published.clear();
+  record.paused_reason.clear();
   out.put_fact(record);
   return {};
 }
@@ -742,6 +745,7 @@ Outcome Operations::note_exit(const View& view, const ExitStatus& seen) {
       exit.finished_wall_ns != 0 ? exit.finished_wall_ns : ports_.workers.wall_ns();
   record.places.clear();
   record.published.clear();
+  record.paused_reason.clear();
   recorder.put_fact(record);
   return outcome;
 }
@@ -766,6 +770,16 @@ Outcome Operations::note_phase(const View& view, Phase phase) {
   if (!view.container || view.container->phase == phase) return outcome;
   ContainerRecord record = *view.container;
   record.phase = phase;
+  Recorder(store_, outcome).put_fact(record);
+  return outcome;
+}
+
+Outcome Operations::note_paused(const View& view, const std::string& reason) {
+  Outcome outcome;
+  if (!view.container || view.container->phase != Phase::Running) return outcome;
+  ContainerRecord record = *view.container;
+  if (record.paused_reason == reason) return outcome;
+  record.paused_reason = reason;
   Recorder(store_, outcome).put_fact(record);
   return outcome;
 }

@@ -69,6 +69,8 @@ class Operations {
   Outcome note_exit(const View& view, const ExitStatus& seen);
   Outcome note_health(const View& view, planner::HealthState health);
   Outcome note_phase(const View& view, planner::Phase phase);
+  /// The machine is held, or (no reason) goes on.
+  Outcome note_paused(const View& view, const std::string& reason);
   /// Its network was made again: puts a running container back on it.
   Outcome rejoin(const View& view, const std::string& network);
   /// Everybody is back on it.

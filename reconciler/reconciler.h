@@ -56,7 +56,7 @@ struct ApplyRequest {
 
 /// What happened to a container, for `ls`, attached `up`, events.
 struct ContainerNotice {
-  enum class Kind { Created, Started, Exited, Restarting, Health, Removed };
+  enum class Kind { Created, Started, Exited, Restarting, Health, Paused, Resumed, Removed };
   Kind kind = Kind::Created;
   planner::ContainerRecord record;
   int64_t restart_in_ms = 0;

@@ -521,6 +521,69 @@ TEST_CASE("a plan of one container does not wait for the whole of one of fifty")
   CHECK(done);
   CHECK(small->result);
   CHECK_FALSE(big->finished);
+TEST_CASE("of a choice of ports the first free one is taken, and kept by whoever holds it") {
+  Shop shop;
+  shop.service("web").ports.push_back({"127.0.0.1", 8000, 80, spec::Protocol::Tcp, 8010});
+  shop.stack.services["web"].scale = 2;
+  shop.world.network.taken_outside.insert("127.0.0.1:8001/0");
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  const auto held = shop.record("shop-web-2").published;
+  const auto again = shop.up()(shop.world.snapshot());
+
+  shop.world.network.taken_outside.clear();
+  shop.stack.services["web"].ports.push_back({"127.0.0.1", 0, 443, spec::Protocol::Tcp});
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  shop.world.network.die("shop_default");
+  shop.world.run_for(12'000);
+
+  std::set<uint16_t> taken{shop.record("shop-web-1").published.at(0).published};
+  taken.insert(held.at(0).published);
+  CHECK(taken == std::set<uint16_t>{8000, 8002});
+  REQUIRE(again);
+  CHECK(again->steps.empty());
+  REQUIRE(shop.record("shop-web-2").published.size() == 2);
+  CHECK(shop.record("shop-web-2").published[0].published == held[0].published);
+  CHECK(shop.bridge()
+            .leases.at("shop-web-2")
+            .ports.contains(fmt::format("127.0.0.1:{}/0", held[0].published)));
+}
+
+TEST_CASE("a choice of ports that are all taken fails like a taken port") {
+  Shop shop;
+  shop.service("web").ports.push_back({"127.0.0.1", 8000, 80, spec::Protocol::Tcp, 8001});
+  shop.world.network.taken_outside = {"127.0.0.1:8000/0", "127.0.0.1:8001/0"};
+
+  const auto result = shop.world.apply_and_wait("up", shop.up());
+
+  CHECK_FALSE(result);
+  CHECK(shop.world.runtime.vms.at("shop-web-1").phase != reconciler::VmPhase::Running);
+  CHECK(shop.bridge().leases.empty());
+}
+
+TEST_CASE("a machine that is held and goes on is shown so, also to a daemon that comes later") {
+  Shop shop;
+  shop.service("web");
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+
+  shop.world.runtime.set_paused("shop-web-1", "the host's disk is full");
+  shop.world.run_for(1'000);
+  const std::string told = shop.record("shop-web-1").paused_reason;
+  shop.world.crash();
+  shop.world.runtime.vms.at("shop-web-1").paused_reason.clear();
+  shop.world.start_daemon();
+  shop.world.run_for(12'000);
+  const std::string cleared = shop.record("shop-web-1").paused_reason;
+  shop.world.runtime.vms.at("shop-web-1").paused_reason = "again";
+  shop.world.run_for(12'000);
+
+  CHECK(told == "the host's disk is full");
+  CHECK(cleared.empty());
+  CHECK(shop.record("shop-web-1").paused_reason == "again");
+  CHECK(shop.log_of("shop-web-1") == "created\nstarted\npaused\nresumed\npaused\n");
+  REQUIRE(shop.world.apply_and_wait("stop", stop("shop-web-1")));
+  CHECK(shop.record("shop-web-1").paused_reason.empty());
+}
+
   CHECK(running < 50);
 }
 

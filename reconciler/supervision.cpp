@@ -65,6 +65,7 @@ void Reconciler::Impl::on_vm_event(const VmEvent& event) {
   switch (event.kind) {
     case VmEvent::Kind::Exited: note_exit(event.id, event.exit); break;
     case VmEvent::Kind::Health: note_health(event.id, state_of(event.health)); break;
+    case VmEvent::Kind::Paused: note_paused(event.id, event.detail); break;
   }
 }
 
@@ -122,6 +123,16 @@ void Reconciler::Impl::note_health(const std::string& id, HealthState health) {
 void Reconciler::Impl::note_phase(const std::string& id, Phase phase) {
   enqueue("c:" + id,
           {[this, phase](const View& view) { return operations_.note_phase(view, phase); },
+           [](Outcome&) {}});
+}
+
+void Reconciler::Impl::note_paused(const std::string& id, const std::string& reason) {
+  if (!reason.empty())
+    spdlog::warn("container '{}' is paused: {}", id, reason);
+  else
+    spdlog::info("container '{}' goes on", id);
+  enqueue("c:" + id,
+          {[this, reason](const View& view) { return operations_.note_paused(view, reason); },
            [](Outcome&) {}});
 }
 
@@ -338,6 +349,7 @@ void Reconciler::Impl::compare_container(const ContainerRecord& record, const Vm
   switch (phase) {
     case VmPhase::Running:
       if (record.phase == Phase::Unknown) note_phase(record.id, Phase::Running);
+      if (vm->paused_reason != record.paused_reason) note_paused(record.id, vm->paused_reason);
       if (state_of(vm->health) != record.health && vm->health != Health::Starting &&
           vm->health != Health::None)
         note_health(record.id, state_of(vm->health));

@@ -118,7 +118,7 @@ class Driver final : public RuntimeDriver {
   Result<> update_hosts(const std::string& id, const std::string& hosts,
                         const std::string& resolv_conf) override;
   Result<std::unique_ptr<reconciler::BuildSession>> open_build(const std::string& id) override {
-    return start_build(TRY(running(id)));
+    return start_build(TRY(answering(id)));
   }
   Result<> create_volume(const std::string& name) override;
   Result<> remove_volume(const std::string& name) override;
@@ -128,6 +128,7 @@ class Driver final : public RuntimeDriver {
  private:
   Result<ContainerPtr> open_container(const std::string& id);
   Result<VmPtr> running(const std::string& id);
+  Result<VmPtr> answering(const std::string& id);
   qemu::Shape usual_shape() const;
   qemu::Shape shape_of(const StartRequest& request) const;
   std::optional<uint32_t> free_uid() const;
@@ -199,6 +200,14 @@ Result<VmPtr> Driver::running(const std::string& id) {
   const ContainerPtr container = TRY(open_container(id));
   VmPtr vm = container->vm();
   if (!vm || vm->ended()) return fail(ErrorCode::InvalidState, "container '{}' is not running", id);
+  return vm;
+}
+
+/// Running, and not held.
+Result<VmPtr> Driver::answering(const std::string& id) {
+  VmPtr vm = TRY(running(id));
+  if (const std::string why = vm->paused_reason(); !why.empty())
+    return fail(ErrorCode::InvalidState, "container '{}' is paused: {}", id, why);
   return vm;
 }
 
@@ -598,7 +607,7 @@ void Driver::adopt_one(const std::string& id) {
 
 Result<std::unique_ptr<reconciler::ProcessSession>> Driver::exec(
     const std::string& id, const reconciler::ExecRequest& request) {
-  return start_exec(TRY(running(id)), request);
+  return start_exec(TRY(answering(id)), request);
 }
 
 Result<std::unique_ptr<reconciler::ProcessSession>> Driver::attach(const std::string& id,
@@ -634,7 +643,7 @@ Result<> Driver::logs(const std::string& id, const reconciler::LogRequest& reque
 
 Result<> Driver::update_hosts(const std::string& id, const std::string& hosts,
                               const std::string& resolv_conf) {
-  TRY(TRY(running(id))
+  TRY(TRY(answering(id))
           ->call("POST", "/v1/hosts",
                  base::dump_json({{"hosts", hosts}, {"resolv_conf", resolv_conf}})));
   return {};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 
 #include <unistd.h>
 
@@ -108,6 +109,7 @@ void Vm::close_watches() {
   loop_.run([this] {
     process_watch_.reset();
     console_watch_.reset();
+    disk_watch_.reset();
   });
 }
 
@@ -127,6 +129,7 @@ void Vm::on_gone() {
   drain_console();
   process_watch_.reset();
   console_watch_.reset();
+  disk_watch_.reset();
   {
     const std::lock_guard lock(mutex_);
     gone_ = true;
@@ -264,6 +267,15 @@ Result<std::shared_ptr<AgentStream>> Vm::open(const std::string& method, const s
 }
 
 Result<> Vm::signal(const std::string& process, int number) {
+  if (const std::string why = paused_reason(); !why.empty()) {
+    if (process != guest::main_process_id || number != SIGKILL)
+      return fail(ErrorCode::InvalidState, "container '{}' is paused: {}", parts_.state.id, why);
+    {
+      const std::lock_guard lock(mutex_);
+      forced_ = true;
+    }
+    return base::signal_process(parts_.pidfd.get(), SIGKILL);
+  }
   TRY(call("POST", "/v1/processes/" + process + "/signal", base::dump_json({{"signal", number}})));
   return {};
 }
@@ -304,16 +316,74 @@ Result<int32_t> Vm::await_exit(const std::string& process, const Deadline& deadl
   return fail(ErrorCode::Cancelled, "the daemon is stopping");
 }
 
+// ---- a full disk -------------------------------------------------------------------------------
+
+Result<> Vm::watch_disk() {
+  const std::string disk = std::filesystem::path(parts_.exit_path).parent_path().string();
+  base::UniqueFd monitor = TRY(base::connect_unix(parts_.sockets.monitor()));
+  Result<> made;
+  loop_.run([&] {
+    auto watch = qemu::FullDiskWatch::create(loop_, std::move(monitor),
+                                             {.has_room = [disk] { return qemu::has_room(disk); },
+                                              .on_change =
+                                                  [weak = weak_from_this()](bool full) {
+                                                    if (const auto self = weak.lock())
+                                                      self->on_full_disk(full);
+                                                  }});
+    if (watch)
+      disk_watch_ = std::move(*watch);
+    else
+      made = tl::unexpected(std::move(watch.error()));
+  });
+  return made;
+}
+
+void Vm::on_full_disk(bool full) {
+  constexpr uint64_t mebibyte = 1u << 20;
+  reconciler::VmEvent told;
+  told.kind = reconciler::VmEvent::Kind::Paused;
+  told.id = parts_.state.id;
+  told.generation = parts_.state.generation;
+  if (full)
+    told.detail = fmt::format(
+        "the host's disk is full, at '{}'; make room there, and it goes on by itself once {} MiB "
+        "are free (`container system df` tells what this system takes)",
+        parts_.exit_path.substr(0, parts_.exit_path.rfind('/')),
+        qemu::full_disk_room_bytes / mebibyte);
+  {
+    const std::lock_guard lock(mutex_);
+    paused_reason_ = told.detail;
+    changed_.notify_all();
+  }
+  parts_.report(told);
+}
+
+std::string Vm::paused_reason() const {
+  const std::lock_guard lock(mutex_);
+  return paused_reason_;
+}
+
+/// One that is held is let go on at once if there is room by now.
+bool Vm::can_run() {
+  if (paused_reason().empty()) return true;
+  bool looked = false;
+  loop_.run([&] { looked = disk_watch_ && disk_watch_->look_now(); });
+  return looked && wait(Deadline::in_ms(limits::vm_answer_timeout_ms),
+                        [this] { return paused_reason_.empty() || gone_; });
+}
+
 reconciler::VmObservation Vm::observe() {
   const auto starved = [this] { return base::processor_wait_ns(parts_.state.process.pid); };
-  {
+  const bool is_asked = paused_reason().empty();  // else nobody could answer
+  if (is_asked) {
     const std::lock_guard lock(mutex_);
     silence_.asking(base::boottime_ns(), agent_->heard_ns(), starved());
   }
-  if (!ended())
+  if (is_asked && !ended())
     (void)agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms));
   const std::lock_guard lock(mutex_);
-  const bool hangs = silence_.hangs(base::boottime_ns(), agent_->heard_ns(), starved());
+  const bool hangs =
+      paused_reason_.empty() && silence_.hangs(base::boottime_ns(), agent_->heard_ns(), starved());
   reconciler::VmObservation seen;
   seen.id = parts_.state.id;
   seen.generation = parts_.state.generation;
@@ -321,7 +391,9 @@ reconciler::VmObservation Vm::observe() {
   seen.health = parts_.state.health;
   seen.started_wall_ns = parts_.state.started_wall_ns;
   seen.pid = parts_.state.process.pid;
+  seen.paused_reason = paused_reason_;
   if (!ended_) return seen;
+  seen.paused_reason.clear();
   seen.phase = reconciler::VmPhase::Exited;
   seen.exit = ended_;
   return seen;
@@ -379,6 +451,9 @@ void Vm::keep() {
   const Result<uint64_t> stored = parts_.log->begin_run(parts_.state.uuid);
   stored_bytes_ = stored.value_or(0);
   acknowledged_bytes_ = 0;
+  if (const Result<> watched = watch_disk(); !watched)
+    spdlog::warn("a full disk under '{}' will not be noticed: {}", parts_.state.id,
+                 watched.error().to_string());
   pump_ = std::thread([this] { pump_output(); });
   keeper_ = std::thread([this] { keep_until_end(); });
 }
@@ -460,6 +535,8 @@ void Vm::power_off() {
   base::TraceScope span(parts_.state.id, "daemon", "the machine is switched off");
   if (!leaving() && !disposable_)
     (void)agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms));
+  if (!paused_reason().empty())
+    spdlog::warn("what '{}' wrote last is lost: the host's disk is full", parts_.state.id);
   destroy();
 }
 
@@ -543,15 +620,19 @@ Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
     const std::lock_guard lock(mutex_);
     return *ended_;
   }
-  // A guest that does not take the signal in time is not asked again: it is switched off.
-  const bool told =
-      agent_
-          ->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", number}}),
-                 Deadline::in_ms(limits::vm_exit_timeout_ms))
-          .has_value();
-  if (told && number != SIGKILL && !wait(Deadline::in_ms(grace_ms), ended))
-    (void)agent_->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", SIGKILL}}),
-                       Deadline::in_ms(limits::vm_exit_timeout_ms));
+  const auto tell = [this](int signal) {
+    return agent_
+        ->call("POST", "/v1/processes/main/signal", base::dump_json({{"signal", signal}}),
+               Deadline::in_ms(limits::vm_exit_timeout_ms))
+        .has_value();
+  };
+  // A guest that cannot run, or does not take the signal in time, is not asked again: it is
+  // switched off.
+  bool told = can_run() && tell(number);
+  if (told && number != SIGKILL && !wait(Deadline::in_ms(grace_ms), ended)) {
+    told = paused_reason().empty();
+    if (told) (void)tell(SIGKILL);
+  }
   if (!told || !wait(Deadline::in_ms(limits::vm_exit_timeout_ms), ended)) destroy();
   TRY(await_finished());
   const std::lock_guard lock(mutex_);

@@ -25,6 +25,7 @@
 #include "runtime/io/loop.h"
 #include "runtime/log/console_log.h"
 #include "runtime/log/container_log.h"
+#include "runtime/qemu/full_disk.h"
 #include "runtime/qemu/machine.h"
 #include "runtime/qemu/state.h"
 #include "runtime/silence.h"
@@ -99,6 +100,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   const guest::ProcessConfig& main_process() const { return parts_.state.main; }
   /// The container's process has ended, or the machine under it.
   bool ended() const;
+  /// Why the machine is held by QEMU, and what to do; empty: it is not.
+  std::string paused_reason() const;
   /// Nothing of the machine is left, either.
   bool finished() const;
   /// Until then, where the end is near; Timeout.
@@ -109,6 +112,9 @@ class Vm : public std::enable_shared_from_this<Vm> {
   base::Result<> begin();
   void on_gone();
   void drain_console();
+  base::Result<> watch_disk();
+  void on_full_disk(bool full);
+  bool can_run();
   void close_watches();
   void trace_resume();
   void trace_guest(const std::string& answer, int64_t asked_ns);
@@ -133,6 +139,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   std::shared_ptr<AgentClient> agent_;
   std::unique_ptr<LoopWatch> process_watch_;          // loop thread only
   std::unique_ptr<LoopWatch> console_watch_;          // loop thread only
+  std::unique_ptr<qemu::FullDiskWatch> disk_watch_;   // loop thread only
   std::optional<base::ProcessIdentity> file_server_;  ///< Only if we started it.
   bool disposable_ = false;
   int64_t guest_wall_ahead_ns_ = 0;  ///< Of our CLOCK_BOOTTIME; known if traced.
@@ -148,6 +155,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool abandoned_ = false;  ///< We leave, the machine stays.
   bool forced_ = false;     ///< Its end is our doing.
   bool out_of_memory_ = false;
+  std::string paused_reason_;
   Silence silence_;
   std::optional<guest::Event> main_exit_;
   bool ending_ = false;  ///< The end is being told and the machine switched off.

@@ -90,6 +90,7 @@ struct VmObservation {
   int64_t started_wall_ns = 0;
   int64_t pid = 0;  ///< Of the VM monitor, for information.
   bool disk_present = false;
+  std::string paused_reason;  ///< Running, but its machine is held until something is done.
 };
 
 /// Of a container's machine.
@@ -102,13 +103,13 @@ struct MachineSize {
 /// ended and its output is stored; the machine may take a moment longer to go, which `start`,
 /// `stop` and `remove` wait for. Whoever is attached hears of the end after the receiver has.
 struct VmEvent {
-  enum class Kind { Exited, Health };
+  enum class Kind { Exited, Health, Paused };
   Kind kind = Kind::Exited;
   std::string id;
   uint64_t generation = 0;
   ExitStatus exit;
   Health health = Health::None;
-  std::string detail;
+  std::string detail;  ///< Paused: why, and what to do; empty: it goes on.
 };
 
 /// Bytes of a process, in order. `stream` 1 is stdout, 2 stderr. Returning false ends the stream.

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 import system
@@ -73,13 +74,13 @@ class SilentMachine(unittest.TestCase):
         wait_until(lambda: home.machines() == [], "no VM to be left")
 
 
-@unittest.skipUnless(os.geteuid() == 0, "mounts a small filesystem")
-class FullDisk(unittest.TestCase):
+class SmallDisk(unittest.TestCase):
     """The app root on a small filesystem of its own."""
+    size = "64m"
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-full-"))
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "container-test",
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self.size}", "container-test",
                         str(self.folder)], check=True)
         self.addCleanup(shutil.rmtree, self.folder, True)
         self.addCleanup(subprocess.run, ["umount", "-l", str(self.folder)], check=False)
@@ -99,6 +100,9 @@ class FullDisk(unittest.TestCase):
                     pass
         os.truncate(ballast, ballast.stat().st_size - room)
 
+
+@unittest.skipUnless(os.geteuid() == 0, "mounts a small filesystem")
+class FullDisk(SmallDisk):
     def assert_told(self, done):
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertEqual(done.stdout, "")
@@ -167,6 +171,56 @@ class FullDisk(unittest.TestCase):
         self.system.run("system", "stop")
         self.system.run("system", "start")
         self.assertEqual(self.system.json("image", "ls", "--format", "json"), [])
+
+
+WRITER = """\
+while ! [ -e /go ]; do sleep 0.1; done
+dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null && sync && echo written
+sleep 1000
+"""
+
+
+@unittest.skipUnless(os.geteuid() == 0, "mounts a small filesystem")
+class FullDiskUnderGuests(SmallDisk):
+    size = "256m"
+
+    def paused(self, name):
+        entry = self.system.containers()[name]
+        return entry.get("pausedReason", "") if entry["status"] == "paused" else ""
+
+    def test_machines_that_find_no_room_wait_for_it_lose_nothing_and_can_be_ended(self):
+        home = self.system
+        for name in ("writer", "victim", "killed"):
+            home.run("run", "-d", "--init", "--name", name, "--network", "none", IMAGE, "sh", "-c",
+                     WRITER)
+        self.fill()
+        for name in ("writer", "victim", "killed"):
+            home.run("exec", "-d", name, "touch", "/go")
+        for name in ("writer", "victim", "killed"):
+            why = wait_until(lambda name=name: self.paused(name), f"{name} to be paused")
+            self.assertIn("the host's disk is full", why)
+            self.assertIn(str(self.folder), why)
+        self.assertRegex(home.output("ls"), r"(?m)^writer .* paused ")
+        refused = home.run("exec", "writer", "true", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("'writer' is paused: the host's disk is full", refused.stderr)
+
+        began = time.monotonic()
+        home.run("stop", "victim")
+        home.run("rm", "victim")
+        home.run("kill", "killed")
+        wait_until(lambda: home.status("killed") == "stopped", "the killed one to end")
+        self.assertLess(time.monotonic() - began, 10, "nobody waits for a guest that cannot run")
+
+        home.kill_daemon()
+        home.run("system", "start")
+        wait_until(lambda: self.paused("writer"), "the next daemon to see it as well")
+        (self.folder / "ballast").unlink()
+        wait_until(lambda: home.status("writer") == "running", "it to go on by itself")
+        wait_until(lambda: home.output("logs", "writer") == "written\n", "its write to end well")
+        self.assertEqual(home.output("exec", "writer", "wc", "-c", "/big").split()[0],
+                         str(24 << 20))
+        self.assertIn("container 'writer' goes on", home.daemon_log())
 
 
 if __name__ == "__main__":

@@ -187,6 +187,17 @@ void Runtime::set_health(const std::string& id, Health health) {
   if (on_event) on_event(event);
 }
 
+void Runtime::set_paused(const std::string& id, const std::string& reason) {
+  Vm& vm = vms.at(id);
+  vm.paused_reason = reason;
+  reconciler::VmEvent event;
+  event.kind = reconciler::VmEvent::Kind::Paused;
+  event.id = id;
+  event.generation = vm.generation;
+  event.detail = reason;
+  if (on_event) on_event(event);
+}
+
 base::Result<reconciler::ExitStatus> Runtime::stop(const std::string& id, int signal, int64_t) {
   TRY(weather_.enter(fmt::format("stop {}", id), 40));
   const auto found = vms.find(id);
@@ -238,7 +249,8 @@ base::Result<std::vector<reconciler::VmObservation>> Runtime::list() {
   TRY(weather_.enter("list VMs", 2));
   std::vector<reconciler::VmObservation> seen;
   for (const auto& [id, vm] : vms)
-    seen.push_back({id, vm.generation, vm.phase, vm.health, vm.exit, 0, 0, vm.disk});
+    seen.push_back(
+        {id, vm.generation, vm.phase, vm.health, vm.exit, 0, 0, vm.disk, vm.paused_reason});
   SIM_RETURN(seen);
 }
 
@@ -253,7 +265,7 @@ base::Result<reconciler::VmObservation> Runtime::observe(const std::string& id) 
   seen.id = id;
   if (const auto found = vms.find(id); found != vms.end()) {
     const auto& vm = found->second;
-    seen = {id, vm.generation, vm.phase, vm.health, vm.exit, 0, 0, vm.disk};
+    seen = {id, vm.generation, vm.phase, vm.health, vm.exit, 0, 0, vm.disk, vm.paused_reason};
   }
   SIM_RETURN(seen);
 }
@@ -556,8 +568,8 @@ void World::start_daemon() {
   daemon_ = std::make_unique<reconciler::Reconciler>(
       reconciler::Ports{runtime, network, image, store, workers});
   daemon_->on_notice([this](const reconciler::ContainerNotice& notice) {
-    static constexpr const char* kinds[] = {"created",    "started", "exited",
-                                            "restarting", "health",  "removed"};
+    static constexpr const char* kinds[] = {"created", "started", "exited",  "restarting",
+                                            "health",  "paused",  "resumed", "removed"};
     notices.push_back(fmt::format(
         "{}ms {} {}{}", clock.now_ms(), notice.record.id, kinds[static_cast<int>(notice.kind)],
         notice.restart_in_ms > 0 ? fmt::format(" in {}ms", notice.restart_in_ms) : ""));

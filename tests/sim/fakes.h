@@ -105,6 +105,7 @@ struct Vm {
   reconciler::VmPhase phase = reconciler::VmPhase::Absent;
   reconciler::Health health = reconciler::Health::None;
   std::optional<reconciler::ExitStatus> exit;
+  std::string paused_reason;
   spec::Service service;
 };
 
@@ -138,6 +139,8 @@ class Runtime : public reconciler::RuntimePort {
   /// What happens to a VM from outside.
   void end(const std::string& id, int code, bool vm_died);
   void set_health(const std::string& id, reconciler::Health health);
+  /// An empty reason: it goes on.
+  void set_paused(const std::string& id, const std::string& reason);
 
   std::map<std::string, Vm> vms;
   std::set<std::string> volumes;
