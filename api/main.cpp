@@ -1,21 +1,26 @@
 /// `container-apiserver`: the daemon of one system.
 ///
-///   container-apiserver [--foreground] [--debug]
+///   container-apiserver [--foreground] [--debug] [--end [--grace-ms MS]]
 ///
 /// Ends on SIGTERM and SIGINT; virtual machines and networks run on and are taken over by the next
-/// one. Ended by `container system stop` it leaves neither. `--foreground` logs to stderr.
+/// one. Ended by `container system stop` it leaves neither. `--foreground` logs to stderr. `--end`
+/// serves nobody: it takes over what an earlier one left, and ends that and itself.
 
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <future>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include <malloc.h>
 #include <unistd.h>
 
 #include "api/builds.h"
+#include "api/commands.h"
 #include "api/image_service.h"
 #include "api/lock.h"
 #include "api/paths.h"
@@ -49,7 +54,19 @@ std::string environment(const char* name) {
 struct Options {
   bool foreground = false;
   bool debug = false;
+  bool end = false;
+  std::optional<int64_t> grace_ms;  ///< Instead of each container's own.
 };
+
+constexpr const char* usage =
+    "usage: container-apiserver [--foreground] [--debug] [--end [--grace-ms MS]]";
+
+std::optional<int64_t> parse_grace(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
 
 Result<Options> parse(int count, char** values) {
   Options options;
@@ -58,9 +75,12 @@ Result<Options> parse(int count, char** values) {
       options.foreground = true;
     else if (std::strcmp(values[i], "--debug") == 0)
       options.debug = true;
+    else if (std::strcmp(values[i], "--end") == 0)
+      options.end = true;
+    else if (std::strcmp(values[i], "--grace-ms") == 0 && i + 1 < count)
+      options.grace_ms = parse_grace(values[++i]);
     else
-      return base::fail(ErrorCode::InvalidArgument,
-                        "usage: container-apiserver [--foreground] [--debug]");
+      return base::fail(ErrorCode::InvalidArgument, "{}", usage);
   }
   return options;
 }
@@ -68,7 +88,7 @@ Result<Options> parse(int count, char** values) {
 /// Everything the daemon is made of, in the order it is made.
 class Daemon {
  public:
-  explicit Daemon(api::Paths paths) : paths_(std::move(paths)) {}
+  Daemon(api::Paths paths, Options options) : paths_(std::move(paths)), options_(options) {}
 
   Result<> open() {
     TRY(base::make_directories(paths_.app_root));
@@ -92,7 +112,7 @@ class Daemon {
                                           .guest = paths_.guest,
                                           .epoch = store_->epoch(),
                                           .accelerator = environment("CONTAINER_ACCELERATOR"),
-                                          .prepare_template = true}));
+                                          .prepare_template = !options_.end}));
     if (::uv_loop_init(&loop_) != 0) return base::fail(ErrorCode::Io, "cannot make an event loop");
     workers_ = TRY(reconciler::UvWorkers::create(&loop_));
     return {};
@@ -132,10 +152,12 @@ class Daemon {
     images_->store().set_users([this] { return images_in_use(); });
     reconciler_->on_notice(
         [this](const reconciler::ContainerNotice& notice) { service_->tell(notice); });
-    reconciler_->start([this](const Result<>& ready) {
-      outcome_ = ready ? serve() : ready;
-      if (!outcome_) stop();
-    });
+    reconciler_->start(
+        [this](const Result<>& ready) {
+          outcome_ = !ready ? ready : options_.end ? end_system() : serve();
+          if (!outcome_) stop();
+        },
+        options_.end ? reconciler::Begin::TakeOver : reconciler::Begin::CarryOn);
     ::uv_run(&loop_, UV_RUN_DEFAULT);
     close();
     return outcome_;
@@ -168,6 +190,27 @@ class Daemon {
     api::remove_left_machines({.reconciler = *reconciler_, .workers = *workers_});
     spdlog::info("ready, serving {}", paths_.api_socket());
     collect_garbage();
+    return {};
+  }
+
+  /// The plan of `system stop`, and then our end.
+  Result<> end_system() {
+    api::StopCommand command;
+    command.chosen.all = true;
+    command.grace_ms = options_.grace_ms;
+    const auto make = [command](const planner::Snapshot& now) {
+      return api::make_plan(command, now);
+    };
+    reconciler::ApplyRequest request;
+    request.plan = TRY(make(reconciler_->snapshot()));
+    request.owner = "system stop";
+    request.replan = make;
+    request.finished = [this](const Result<>& ended) {
+      outcome_ = ended;
+      system_ends_ = true;
+      stop();
+    };
+    reconciler_->apply(std::move(request));
     return {};
   }
 
@@ -245,6 +288,7 @@ class Daemon {
   }
 
   const api::Paths paths_;
+  const Options options_;
   base::UniqueFd lock_;
   std::unique_ptr<api::SqliteStore> store_;
   std::unique_ptr<image::Images> images_;
@@ -271,7 +315,7 @@ Result<> serve(const api::Paths& paths, const Options& options) {
   base::start_log("container-apiserver", options.foreground ? "" : paths.daemon_log(),
                   options.debug);
   ::unlink(paths.start_message().c_str());
-  Daemon daemon(paths);
+  Daemon daemon(paths, options);
   Result<> ended = daemon.open();
   if (ended) ended = daemon.run();
   if (ended) return {};

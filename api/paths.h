@@ -26,6 +26,9 @@ struct Paths {
   std::string daemon_log() const { return log_root + "/apiserver.log"; }
   /// Why the daemon could not start, one line; absent once it is ready.
   std::string start_message() const { return run_root + "/start-message"; }
+  /// A folder for each machine and each network that lives, in these two.
+  std::string machines() const { return run_root + "/vms"; }
+  std::string networks() const { return run_root + "/networks/networks"; }
 };
 
 /// From the environment and our own executable's place. Makes nothing.

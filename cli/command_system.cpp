@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -71,14 +72,33 @@ Result<int> start(Context& context, const Parsed& parsed) {
   return 0;
 }
 
+/// A daemon that was killed leaves its machines and networks.
+Result<int> stop_orphans(const Context& context, std::optional<int64_t> grace_ms) {
+  const Orphans found = find_orphans(context);
+  if (found.machines + found.networks == 0) {
+    tell("container system is not running\n");
+    return 0;
+  }
+  tell(
+      fmt::format("container system is not running, but {} virtual machine{} and {} network{} of "
+                  "a daemon that was killed are there; ending them\n",
+                  found.machines, found.machines == 1 ? "" : "s", found.networks,
+                  found.networks == 1 ? "" : "s"));
+  TRY(end_orphans(context, grace_ms));
+  const Orphans left = find_orphans(context);
+  if (left.machines == 0) return 0;
+  return base::fail(ErrorCode::InvalidState,
+                    "{} virtual machines could not be ended; `container system start` takes them "
+                    "over, its log is {}",
+                    left.machines, context.paths.daemon_log());
+}
+
 Result<int> stop(Context& context, const Parsed& parsed) {
   const auto grace = time_of(parsed, "time", -1);
   if (!grace) return wrong_usage(context, parsed, grace.error().to_string());
   const auto daemon = running_daemon(context);
-  if (!daemon) {
-    tell("container system is not running\n");
-    return 0;
-  }
+  if (!daemon)
+    return stop_orphans(context, *grace < 0 ? std::nullopt : std::optional<int64_t>(*grace));
   Request request = apply_request(*grace < 0 ? json::object() : json({{"grace_ms", *grace}}));
   request.target = "/v1/system/stop";
   ApplyReader reader(Show::Steps);

@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <cstdint>
 #include <filesystem>
+#include <string_view>
+#include <system_error>
 
 #include <poll.h>
 #include <sys/inotify.h>
@@ -43,13 +45,23 @@ std::vector<std::string> daemon_environment() {
   return environment;
 }
 
-base::Error why_it_ended(const Context& context) {
+base::Error why_it_ended(const Context& context, std::string_view what) {
   std::string message =
       base::read_file(context.paths.start_message(), start_message_bytes_max).value_or("");
   while (!message.empty() && message.back() == '\n') message.pop_back();
   if (message.empty()) message = "it ended without a reason";
-  return {ErrorCode::InvalidState, fmt::format("the daemon did not start: {} (log: {})", message,
+  return {ErrorCode::InvalidState, fmt::format("the daemon did not {}: {} (log: {})", what, message,
                                                context.paths.daemon_log())};
+}
+
+Result<std::string> daemon_program(const Context& context) {
+  std::string program = context.paths.programs + "/container-apiserver";
+  if (!base::path_exists(program))
+    return base::fail(ErrorCode::NotFound,
+                      "'{}' is missing: the installation is not complete; CONTAINER_INSTALL_ROOT "
+                      "may say where it is",
+                      program);
+  return program;
 }
 
 Result<base::UniqueFd> watch_folder(const std::string& folder) {
@@ -78,12 +90,7 @@ std::optional<base::ProcessIdentity> running_daemon(const Context& context) {
 }
 
 Result<> start_daemon(const Context& context, const base::Deadline& deadline) {
-  const std::string program = context.paths.programs + "/container-apiserver";
-  if (!base::path_exists(program))
-    return base::fail(ErrorCode::NotFound,
-                      "'{}' is missing: the installation is not complete; CONTAINER_INSTALL_ROOT "
-                      "may say where it is",
-                      program);
+  const std::string program = TRY(daemon_program(context));
   TRY(base::make_directories(context.paths.run_root));
   (void)::unlink(context.paths.start_message().c_str());
   const base::UniqueFd watch = TRY(watch_folder(context.paths.run_root));
@@ -96,7 +103,7 @@ Result<> start_daemon(const Context& context, const base::Deadline& deadline) {
     pollfd waiting[] = {{.fd = watch.get(), .events = POLLIN, .revents = 0},
                         {.fd = process.get(), .events = POLLIN, .revents = 0}};
     (void)::poll(waiting, 2, std::min(deadline.remaining_ms(), ask_again_ms));
-    if (waiting[1].revents != 0) return tl::unexpected<base::Error>(why_it_ended(context));
+    if (waiting[1].revents != 0) return tl::unexpected<base::Error>(why_it_ended(context, "start"));
     if (deadline.passed())
       return base::fail(ErrorCode::Timeout,
                         "the daemon (pid {}) does not answer yet; --timeout gives it longer, its "
@@ -104,6 +111,37 @@ Result<> start_daemon(const Context& context, const base::Deadline& deadline) {
                         daemon.pid, context.paths.daemon_log());
     forget_events(watch.get());
   }
+}
+
+Orphans find_orphans(const Context& context) {
+  const auto folders_in = [](const std::string& parent) {
+    size_t count = 0;
+    std::error_code error;
+    for (std::filesystem::directory_iterator at(parent, error), end; !error && at != end;
+         at.increment(error))
+      if (std::error_code failed; at->is_directory(failed)) ++count;
+    return count;
+  };
+  return {folders_in(context.paths.machines()), folders_in(context.paths.networks())};
+}
+
+Result<> end_orphans(const Context& context, std::optional<int64_t> grace_ms) {
+  std::vector<std::string> arguments = {TRY(daemon_program(context)), "--end"};
+  if (grace_ms) {
+    arguments.emplace_back("--grace-ms");
+    arguments.push_back(fmt::format("{}", *grace_ms));
+  }
+  (void)::unlink(context.paths.start_message().c_str());
+  const base::ProcessIdentity ending = TRY_DURING(base::spawn({.arguments = std::move(arguments),
+                                                               .environment = daemon_environment(),
+                                                               .descriptors = {}}),
+                                                  "start what ends them");
+  const base::UniqueFd process = TRY(base::open_process(ending));
+  // Each of its own waits has a deadline; how many there are, and how patient, only it knows.
+  const std::optional<int> status =
+      TRY(base::await_process(process.get(), ending.pid, base::Deadline::never()));
+  if (status && *status == 0) return {};
+  return tl::unexpected<base::Error>(why_it_ended(context, "end what was left"));
 }
 
 Result<> await_daemon_end(const base::ProcessIdentity& daemon, const base::Deadline& deadline) {

@@ -763,8 +763,8 @@ void Reconciler::Impl::stop(std::function<void()> done) {
 
 Reconciler::Reconciler(Ports ports) : impl_(std::make_unique<Impl>(ports)) {}
 Reconciler::~Reconciler() = default;
-void Reconciler::start(std::function<void(base::Result<>)> ready) {
-  impl_->start(std::move(ready));
+void Reconciler::start(std::function<void(base::Result<>)> ready, Begin begin) {
+  impl_->start(std::move(ready), begin);
 }
 planner::Snapshot Reconciler::snapshot() const { return impl_->snapshot(); }
 void Reconciler::when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call) {

@@ -64,7 +64,7 @@ class Reconciler::Impl {
   explicit Impl(Ports ports) : ports_(ports), store_(ports.store), operations_(ports, store_) {}
   ~Impl();
 
-  void start(std::function<void(base::Result<>)> ready);
+  void start(std::function<void(base::Result<>)> ready, Begin begin);
   void apply(ApplyRequest request);
   void cancel(const std::string& owner);
   void stop(std::function<void()> done);
@@ -167,6 +167,7 @@ class Reconciler::Impl {
   // Start (startup.cpp).
   void loaded(const StoredState& state, const Observations& seen);
   void resume(JournalPlan open);
+  void close_plans(const std::vector<JournalPlan>& open, std::function<void()> done);
   void restart_wanted();
 
   Ports ports_;
@@ -195,6 +196,7 @@ class Reconciler::Impl {
   TimerId observe_timer_ = 0;
   size_t steps_running_ = 0;
   size_t work_under_way_ = 0;
+  Begin begin_ = Begin::CarryOn;
   bool started_ = false;
   bool stopping_ = false;
   bool dispatching_ = false, dispatch_again_ = false;

@@ -103,9 +103,9 @@ class Operations {
   base::Result<std::vector<planner::PublishedPort>> publish(const planner::ContainerRecord& record,
                                                             const std::string& network,
                                                             const std::string& address);
+  base::Result<uint16_t> publish_one(PublishRequest request, std::optional<uint16_t> held);
   void note_size(planner::ContainerRecord& record) const;
   base::Result<> bring_up(planner::ContainerRecord& record, const ImageRuntimeConfig& image);
-  base::Result<uint16_t> publish_one(PublishRequest request, std::optional<uint16_t> held);
   base::Result<> announce(const planner::ContainerRecord& record, bool on);
   base::Result<> release(const planner::ContainerRecord& record);
   base::Error taken_down(const planner::ContainerRecord& record, base::Error error);

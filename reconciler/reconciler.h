@@ -62,6 +62,12 @@ struct ContainerNotice {
   int64_t restart_in_ms = 0;
 };
 
+/// What a start does about what an earlier life had begun. Everything may be asked for afterwards.
+enum class Begin {
+  CarryOn,   ///< Open plans are finished, and what should run and does not is started.
+  TakeOver,  ///< Nothing is started, now or by a policy later; open plans are closed as they are.
+};
+
 /// All member functions must be called on the loop's thread.
 class Reconciler {
  public:
@@ -72,7 +78,7 @@ class Reconciler {
 
   /// Loads the store, adopts what still runs, sweeps what no record names, finishes open plans.
   /// `ready` is called when requests may come.
-  void start(std::function<void(base::Result<>)> ready);
+  void start(std::function<void(base::Result<>)> ready, Begin begin = Begin::CarryOn);
 
   /// Records joined with what is known now. Image digests are left for the caller to fill in: they
   /// are the image port's to ask, for the references the caller's stack names.

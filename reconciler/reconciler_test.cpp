@@ -397,6 +397,33 @@ TEST_CASE("a plan cut off by a crash is carried on to its end") {
   CHECK(shop.world.store.state.plans.empty());
 }
 
+TEST_CASE("a daemon that only takes over starts nothing, carries nothing on, and can end all") {
+  Shop shop;
+  shop.service("stays");
+  shop.service("dies").restart.condition = spec::RestartCondition::Always;
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  shop.service("db");
+  shop.service("web").depends_on["db"] = {};
+  shop.world.begin = reconciler::Begin::TakeOver;
+  shop.world.weather.crash_in = 9;
+  const auto applied = shop.world.apply("up", shop.up());
+  shop.world.run_for(10'000);
+
+  shop.world.runtime.end("shop-dies-1", 1, false);
+  shop.world.run_for(60'000);
+  const auto phase = [&](const std::string& id) { return shop.record(id).phase; };
+  const Phase left = phase("shop-stays-1");
+  const auto stopped = shop.world.apply_and_wait("stop", stop("shop-stays-1"));
+
+  CHECK(applied->lost);
+  CHECK(shop.world.store.state.plans.empty());
+  CHECK(phase("shop-dies-1") == Phase::Exited);
+  CHECK(phase("shop-web-1") != Phase::Running);
+  CHECK(left == Phase::Running);
+  CHECK(stopped);
+  CHECK(shop.world.runtime.vms.at("shop-stays-1").phase == reconciler::VmPhase::Exited);
+}
+
 TEST_CASE("a new daemon removes disks, machines and networks that no record names") {
   Shop shop;
   shop.world.runtime.vms["stray"].disk = true;
@@ -486,41 +513,6 @@ TEST_CASE("changed ports of a running container are exchanged without a restart"
   CHECK(shop.log_of("shop-web-1") == "created\nstarted\n");
 }
 
-TEST_CASE("stopping the daemon leaves VMs running and answers everybody") {
-  Shop shop;
-  shop.service("web");
-  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
-  bool stopped = false;
-
-  shop.world.daemon().stop([&] { stopped = true; });
-  shop.world.run_for(1'000);
-  const auto late = shop.world.apply("late", shop.up());
-
-  CHECK(stopped);
-  CHECK(late->finished);
-  CHECK(shop.world.runtime.vms.at("shop-web-1").phase == reconciler::VmPhase::Running);
-}
-
-TEST_CASE("a plan of one container does not wait for the whole of one of fifty") {
-  Shop shop;
-  for (int i = 0; i < 50; ++i) shop.service("s" + std::to_string(i));
-  ContainerRecord job;
-  job.id = "job";
-  job.one_off = true;
-  job.applied.image = "nginx";
-  job.applied.command = std::vector<std::string>{"serve"};
-  job.image_digest = "sha256:nginx";
-
-  const auto big = shop.world.apply("up", shop.up());
-  shop.world.run_for(200);
-  const auto small = shop.world.apply(
-      "run", [&](const Snapshot& actual) { return planner::plan_create(job, {}, actual, true); });
-  const bool done = shop.world.run_until(600'000, [&] { return small->finished; });
-  const size_t running = shop.world.runtime.vms.size() - 1;
-
-  CHECK(done);
-  CHECK(small->result);
-  CHECK_FALSE(big->finished);
 TEST_CASE("of a choice of ports the first free one is taken, and kept by whoever holds it") {
   Shop shop;
   shop.service("web").ports.push_back({"127.0.0.1", 8000, 80, spec::Protocol::Tcp, 8010});
@@ -584,6 +576,41 @@ TEST_CASE("a machine that is held and goes on is shown so, also to a daemon that
   CHECK(shop.record("shop-web-1").paused_reason.empty());
 }
 
+TEST_CASE("stopping the daemon leaves VMs running and answers everybody") {
+  Shop shop;
+  shop.service("web");
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  bool stopped = false;
+
+  shop.world.daemon().stop([&] { stopped = true; });
+  shop.world.run_for(1'000);
+  const auto late = shop.world.apply("late", shop.up());
+
+  CHECK(stopped);
+  CHECK(late->finished);
+  CHECK(shop.world.runtime.vms.at("shop-web-1").phase == reconciler::VmPhase::Running);
+}
+
+TEST_CASE("a plan of one container does not wait for the whole of one of fifty") {
+  Shop shop;
+  for (int i = 0; i < 50; ++i) shop.service("s" + std::to_string(i));
+  ContainerRecord job;
+  job.id = "job";
+  job.one_off = true;
+  job.applied.image = "nginx";
+  job.applied.command = std::vector<std::string>{"serve"};
+  job.image_digest = "sha256:nginx";
+
+  const auto big = shop.world.apply("up", shop.up());
+  shop.world.run_for(200);
+  const auto small = shop.world.apply(
+      "run", [&](const Snapshot& actual) { return planner::plan_create(job, {}, actual, true); });
+  const bool done = shop.world.run_until(600'000, [&] { return small->finished; });
+  const size_t running = shop.world.runtime.vms.size() - 1;
+
+  CHECK(done);
+  CHECK(small->result);
+  CHECK_FALSE(big->finished);
   CHECK(running < 50);
 }
 

@@ -10,7 +10,8 @@ namespace reconciler {
 
 using planner::Phase;
 
-void Reconciler::Impl::start(std::function<void(base::Result<>)> ready) {
+void Reconciler::Impl::start(std::function<void(base::Result<>)> ready, Begin begin) {
+  begin_ = begin;
   auto state = std::make_shared<base::Result<StoredState>>(StoredState{});
   auto adopted = std::make_shared<base::Result<>>();
   auto seen = std::make_shared<Observations>();
@@ -39,6 +40,11 @@ void Reconciler::Impl::start(std::function<void(base::Result<>)> ready) {
         if (!seen->volumes) return failed(seen->volumes.error(), "list volumes");
         // Once facts are noted and strays are gone, what was begun is carried on.
         after_settling_ = [this, state, ready] {
+          if (begin_ == Begin::TakeOver)
+            return close_plans((*state)->open_plans, [this, ready] {
+              started_ = true;
+              ready({});
+            });
           started_ = true;
           for (JournalPlan& open : (*state)->open_plans) resume(std::move(open));
           restart_wanted();
@@ -60,6 +66,22 @@ void Reconciler::Impl::loaded(const StoredState& state, const Observations& seen
   for (const auto& record : state.networks) snapshot_.networks.emplace(record.name, record);
   for (const auto& record : state.volumes) snapshot_.volumes.emplace(record.name, record);
   compare(seen);
+}
+
+/// What stays open is finished by the next start that carries on; its steps are safe to repeat.
+void Reconciler::Impl::close_plans(const std::vector<JournalPlan>& open,
+                                   std::function<void()> done) {
+  std::vector<uint64_t> ids;
+  for (const JournalPlan& plan : open) ids.push_back(plan.id);
+  off_loop(
+      [this, ids] {
+        for (const uint64_t id : ids)
+          if (const auto closed =
+                  store_.with([&](StorePort& store) { return store.finish_plan(id); });
+              !closed)
+            spdlog::warn("an interrupted plan stays open: {}", closed.error().to_string());
+      },
+      std::move(done));
 }
 
 void Reconciler::Impl::resume(JournalPlan open) {

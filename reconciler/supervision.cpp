@@ -92,8 +92,8 @@ void Reconciler::Impl::exit_noted(const std::string& id, uint64_t number) {
     if (waiter->exits.empty()) satisfied.splice(satisfied.end(), exit_waiters_, waiter);
     waiter = next;
   }
-}
   for (const ExitWaiter& waiter : satisfied) waiter.call();
+}
 
 void Reconciler::Impl::when_exits_noted(const std::vector<std::string>& ids,
                                         std::function<void()> call) {
@@ -176,7 +176,7 @@ void Reconciler::Impl::cancel_restart(const std::string& id) {
 
 void Reconciler::Impl::schedule_restart(const std::string& id) {
   const auto found = snapshot_.containers.find(id);
-  if (found == snapshot_.containers.end() || stopping_) return;
+  if (found == snapshot_.containers.end() || stopping_ || begin_ == Begin::TakeOver) return;
   Supervised& supervised = supervised_[id];
   if (is_restarting(id) || !should_restart(found->second, supervised.failed_starts)) return;
   const int64_t delay = restart_delay_ms(supervised.failures_in_a_row++);

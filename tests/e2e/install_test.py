@@ -118,6 +118,26 @@ class End(unittest.TestCase):
         self.assertEqual(traces.left(), {}, "what the first daemon had")
 
 
+    def test_a_stop_without_a_daemon_ends_what_a_killed_one_left(self):
+        self.home.run("run", "-d", "--init", "--name", "web", IMAGE, "sh", "-c",
+                      "trap 'exit 3' TERM; while :; do sleep 0.1; done")
+        first = set(self.home.machines())
+        self.home.run("run", "-d", "--init", "--name", "again", "--restart", "always", IMAGE,
+                      "sleep", "1000")
+        traces = Traces(self.home)
+        self.home.kill_daemon()
+        os.kill((set(self.home.machines()) - first).pop(), signal.SIGKILL)
+        done = self.home.run("system", "stop")
+        self.assertRegex(done.stderr, r"not running, but 2 virtual machines and 1 network .* there")
+        self.assertEqual(traces.left(), {})
+        self.assertEqual(host_network(), self.host)
+        again = self.home.run("system", "stop")
+        self.assertEqual(again.stderr, "container system is not running\n")
+        self.home.run("system", "start")
+        web = self.home.containers()["web"]
+        self.assertEqual((web["status"], web["exitCode"]), ("stopped", 3), "ended in its own way")
+
+
 @unittest.skipUnless(os.geteuid() == 0, "needs root to be two users")
 class SideBySide(unittest.TestCase):
     def test_two_systems_know_nothing_of_each_other(self):

@@ -254,7 +254,8 @@ class World {
   ~World();
 
   void start_daemon();
-  void crash();  ///< kill -9
+  reconciler::Begin begin = reconciler::Begin::CarryOn;  ///< Of the next start of the daemon.
+  void crash();                                          ///< kill -9
   bool ready() const { return ready_; }
   reconciler::Reconciler& daemon() { return *daemon_; }
   /// Lets virtual time pass; a daemon that died meanwhile is started again.
