@@ -75,7 +75,7 @@ class Placer {
   const Tree* destination_;
   std::optional<Owner> owner_;
   std::string chmod_;
-  std::map<std::string, Placed> placed_;
+  std::map<std::string, Placed> placed_;  ///< By path, which the entry gets at the end.
 };
 
 /// What is at `path` by now: placed before, or in the destination and not hidden.
@@ -103,13 +103,13 @@ Result<> Placer::make_folder(const std::string& path) {
   if (std::optional<Node> node = TRY(existing(path))) {
     if (node->type != NodeType::Directory)
       return base::fail(ErrorCode::InvalidArgument, "{} is no folder", shown(path));
-    placed_.try_emplace(path, Placed{.entry = {.path = path, .node = std::move(*node)}});
+    placed_.try_emplace(path, Placed{.entry = {.path = {}, .node = std::move(*node)}});
     return {};
   }
   const Owner owner = owner_.value_or(Owner{});
   Node node{
       .type = NodeType::Directory, .mode = folder_mode, .user = owner.user, .group = owner.group};
-  placed_[path] = {.entry = {.path = path, .node = std::move(node), .made = true}};
+  placed_[path] = {.entry = {.path = {}, .node = std::move(node), .made = true}};
   return {};
 }
 
@@ -158,11 +158,9 @@ Result<> Placer::put_node(const SelectedNode& selected, size_t number, const std
     TRY(check_replacement(node, path));
     TRY(adapt(node));
   }
-  Placed placed{.entry = {.path = path,
+  Placed placed{.entry = {.path = {},
                           .node = std::move(node),
-                          .tree = selected.tree,
-                          .tree_path = selected.tree_path,
-                          .bytes = selected.bytes,
+                          .source = &selected.source,
                           .made = selected.made},
                 .hard_link = {number, selected.node.hard_link_id}};
   placed_[path] = std::move(placed);
@@ -200,9 +198,13 @@ Result<> Placer::put(const SelectedSource& source, size_t number, const Target& 
 Result<Layer> Placer::finish(std::shared_ptr<const void> keeps) {
   Layer layer;
   std::map<std::pair<size_t, uint64_t>, std::string> first_names;
-  for (auto& [path, placed] : placed_) {
+  // One by one, so that no moment holds everything twice.
+  while (!placed_.empty()) {
+    auto one = placed_.extract(placed_.begin());
+    Placed& placed = one.mapped();
+    placed.entry.path = std::move(one.key());
     if (placed.hard_link.second != 0) {
-      const auto [first, is_first] = first_names.emplace(placed.hard_link, path);
+      const auto [first, is_first] = first_names.emplace(placed.hard_link, placed.entry.path);
       if (!is_first) placed.entry.hard_link = first->second;
     }
     layer.entries.push_back(std::move(placed.entry));

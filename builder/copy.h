@@ -10,6 +10,7 @@
 /// Nothing is written but the tar; files are read from their trees as it streams.
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -59,19 +60,25 @@ base::Result<std::shared_ptr<const CopySelection>> select_copy(const CopyRequest
 /// SHA-256 over names, types, modes, owners, sizes, contents and flags. No times.
 base::Result<std::string> copy_key(const CopySelection& selection);
 
-/// One member of a layer.
+/// Where the content of a file is.
+struct FileSource {
+  const Tree* tree = nullptr;  ///< Null: it is `bytes`.
+  std::string path;            ///< In `tree`.
+  std::string bytes;
+};
+
+/// One member of a layer. There may be millions of them, so what selection and layer both know is
+/// there once.
 struct LayerEntry {
   std::string path;  ///< As builder::Tree has it.
   Node node;
-  const Tree* tree = nullptr;  ///< Of a file: where its content is, …
-  std::string tree_path;
-  std::string bytes;      ///< … or the content itself, if `tree` is null.
-  std::string hard_link;  ///< Not empty: another entry's path that is the same file.
-  bool made = false;      ///< By the build itself, so that it has no time of its own.
+  const FileSource* source = nullptr;  ///< Of a file. In what the layer keeps.
+  std::string hard_link;               ///< Not empty: another entry's path that is the same file.
+  bool made = false;                   ///< By the build itself, so that it has no time of its own.
 };
 
 struct Layer {
-  std::vector<LayerEntry> entries;  ///< Sorted; folders before what is in them. May be empty.
+  std::deque<LayerEntry> entries;  ///< Sorted; folders before what is in them. May be empty.
   std::vector<std::shared_ptr<const void>> keeps;  ///< What `entries` point into.
 };
 

@@ -56,11 +56,13 @@ class Selector {
                 const Ignore::State& state, SelectedSource& source);
   Result<> walk_pattern(const std::string& root, const std::string& relative,
                         const PathPattern& pattern, SelectedSource& source);
+  Result<> add_node(SelectedNode node, SelectedSource& source);
   tl::unexpected<base::Error> missing(const std::string& source, const base::Error& error) const;
 
   CopySelection& selection_;
   const CopyRequest& request_;
   Ignore exclude_;
+  uint32_t count_ = 0;
 };
 
 /// Names the nearest that there is, in the deepest folder that exists.
@@ -144,7 +146,8 @@ Result<> Selector::add_match(const std::string& path) {
   source.name = path.substr(path.rfind('/') + 1);
   if (node.type == NodeType::Directory) {
     source.kind = Kind::Contents;
-    source.nodes.push_back({.path = "", .node = std::move(node), .tree = &tree, .tree_path = real});
+    source.nodes.push_back(
+        {.path = "", .node = std::move(node), .source = {.tree = &tree, .path = real}});
     TRY(walk(tree, real, "", exclude_.root(), source));
     selection_.sources.push_back(std::move(source));
     return {};
@@ -152,8 +155,18 @@ Result<> Selector::add_match(const std::string& path) {
   if (exclude_.excludes(source.name) || exclude_.excludes(path)) return {};
   if (node.type == NodeType::Socket) return {};
   if (request_.unpack && node.type == NodeType::File && TRY(unpack(tree, real))) return {};
-  source.nodes.push_back({.path = "", .node = std::move(node), .tree = &tree, .tree_path = real});
+  source.nodes.push_back(
+      {.path = "", .node = std::move(node), .source = {.tree = &tree, .path = real}});
   selection_.sources.push_back(std::move(source));
+  return {};
+}
+
+Result<> Selector::add_node(SelectedNode node, SelectedSource& source) {
+  if (++count_ > base::limits::context_entries_max)
+    return base::fail(ErrorCode::InvalidArgument,
+                      "there are more than {} files to copy; leave some out with .dockerignore",
+                      base::limits::context_entries_max);
+  source.nodes.push_back(std::move(node));
   return {};
 }
 
@@ -169,8 +182,9 @@ Result<> Selector::walk(const Tree& tree, const std::string& folder, const std::
     if (child.node.type == NodeType::Socket) continue;  // of no use without its program
     const std::string tree_path = join_path(folder, child.name);
     const size_t place = source.nodes.size();
-    source.nodes.push_back(
-        {.path = path, .node = std::move(child.node), .tree = &tree, .tree_path = tree_path});
+    TRY(add_node(
+        {.path = path, .node = std::move(child.node), .source = {.tree = &tree, .path = tree_path}},
+        source));
     if (!is_folder) continue;
     TRY(walk(tree, tree_path, path, own, source));
     // Excluded, and nothing in it is let in again.
@@ -199,7 +213,7 @@ Result<> Selector::add_with_parents(const std::string& source) {
     SelectedSource selected{.kind = Kind::Contents, .name = "", .nodes = {}};
     Node top = TRY(request_.source->node(*real));
     selected.nodes.push_back(
-        {.path = "", .node = std::move(top), .tree = request_.source, .tree_path = *real});
+        {.path = "", .node = std::move(top), .source = {.tree = request_.source, .path = *real}});
     TRY(walk_pattern(*real, "", TRY(PathPattern::create(pattern_text)), selected));
     if (selected.nodes.size() > 1) selection_.sources.push_back(std::move(selected));
   }
@@ -220,10 +234,10 @@ Result<> Selector::walk_pattern(const std::string& root, const std::string& rela
     const bool matched = pattern.matches_or_parent(path);
     if (!matched && !(is_folder && pattern.may_match_below(path))) continue;
     const size_t place = source.nodes.size();
-    source.nodes.push_back({.path = path,
-                            .node = std::move(child.node),
-                            .tree = &tree,
-                            .tree_path = join_path(root, path)});
+    TRY(add_node({.path = path,
+                  .node = std::move(child.node),
+                  .source = {.tree = &tree, .path = join_path(root, path)}},
+                 source));
     if (!is_folder) continue;
     TRY(walk_pattern(root, path, pattern, source));
     if ((!matched || excluded) && source.nodes.size() == place + 1) source.nodes.pop_back();
@@ -244,7 +258,8 @@ Result<> Selector::add_archive(std::unique_ptr<Tree> archive, const std::string&
   SelectedSource source{.kind = Kind::Archive, .name = name, .nodes = {}};
   std::shared_ptr<const Tree> tree = std::move(archive);
   Node top = TRY(tree->node(""));
-  source.nodes.push_back({.path = "", .node = std::move(top), .tree = tree.get(), .tree_path = ""});
+  source.nodes.push_back(
+      {.path = "", .node = std::move(top), .source = {.tree = tree.get(), .path = ""}});
   TRY(walk(*tree, "", "", exclude_.root(), source));
   selection_.archives.push_back(std::move(tree));
   selection_.sources.push_back(std::move(source));
@@ -262,9 +277,7 @@ Result<> Selector::add_file(const CopyFile& file) {
   node.node.mode = file.mode;
   node.node.modified_s = file.modified_s.value_or(0);
   node.made = !file.modified_s;
-  node.tree = file.tree;
-  node.tree_path = file.path;
-  node.bytes = file.content;
+  node.source = {.tree = file.tree, .path = file.path, .bytes = file.content};
   node.node.size =
       file.tree == nullptr ? file.content.size() : TRY(file.tree->node(file.path)).size;
   SelectedSource source{.kind = Kind::File, .name = file.name, .nodes = {}};
@@ -287,7 +300,7 @@ class KeyText {
   base::Sha256 hash_;
 };
 
-Result<> add_node(KeyText& key, const SelectedNode& selected) {
+Result<> add_to_key(KeyText& key, const SelectedNode& selected) {
   const Node& node = selected.node;
   key.text(selected.path);
   for (const uint64_t value :
@@ -301,8 +314,9 @@ Result<> add_node(KeyText& key, const SelectedNode& selected) {
     key.text(value);
   }
   if (node.type != NodeType::File) return {};
-  key.text(selected.tree == nullptr ? base::sha256_of(selected.bytes)
-                                    : TRY(selected.tree->content_digest(selected.tree_path)));
+  const FileSource& source = selected.source;
+  key.text(source.tree == nullptr ? base::sha256_of(source.bytes)
+                                  : TRY(source.tree->content_digest(source.path)));
   return {};
 }
 
@@ -332,7 +346,7 @@ Result<std::string> copy_key(const CopySelection& selection) {
     key.number(source.nodes.size());
     std::map<uint64_t, size_t> hard_links;  // which names are one file, whatever its number
     for (const SelectedNode& node : source.nodes) {
-      TRY(add_node(key, node));
+      TRY(add_to_key(key, node));
       const uint64_t id = node.node.hard_link_id;
       key.number(id == 0 ? 0 : hard_links.emplace(id, hard_links.size() + 1).first->second);
     }

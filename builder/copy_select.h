@@ -2,6 +2,7 @@
 /// What select_copy() finds and place_copy() puts somewhere: internal to builder/copy*.
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,9 +20,7 @@ namespace builder {
 struct SelectedNode {
   std::string path;
   Node node;
-  const Tree* tree = nullptr;  ///< Null: `bytes`.
-  std::string tree_path;
-  std::string bytes;
+  FileSource source;
   bool made = false;
 };
 
@@ -32,8 +31,8 @@ struct SelectedSource {
     Archive,   ///< As Contents, and it replaces what is in its way; owners and modes are its own.
   };
   Kind kind = Kind::File;
-  std::string name;                 ///< Last piece of the path, for a target that is a folder.
-  std::vector<SelectedNode> nodes;  ///< Folders before what is in them.
+  std::string name;                ///< Last piece of the path, for a target that is a folder.
+  std::deque<SelectedNode> nodes;  ///< Folders before what is in them.
 };
 
 struct CopySelection {

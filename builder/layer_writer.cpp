@@ -150,13 +150,15 @@ class Writer {
   }
 
   Result<> write_content(const LayerEntry& entry, uint64_t size) {
-    if (entry.tree == nullptr) return sink_(entry.bytes);
+    if (entry.source == nullptr) return base::fail(ErrorCode::Internal, "a file without content");
+    const FileSource& source = *entry.source;
+    if (source.tree == nullptr) return sink_(source.bytes);
     uint64_t written = 0;
     const auto changed = [&] {
       return base::fail(ErrorCode::InvalidState, "{} changed while it was copied; build again",
-                        shown(entry.tree_path));
+                        shown(source.path));
     };
-    TRY(entry.tree->read(entry.tree_path, [&](std::string_view bytes) -> Result<> {
+    TRY(source.tree->read(source.path, [&](std::string_view bytes) -> Result<> {
       written += bytes.size();
       if (written > size) return changed();
       return sink_(bytes);
@@ -168,26 +170,43 @@ class Writer {
   const LayerSink& sink_;
 };
 
-Result<> collect(const Tree& tree, const std::string& tree_path, const std::string& path,
-                 Layer& layer, std::map<uint64_t, std::string>& names) {
-  TRY(check_depth(path));
-  for (NamedNode& child : TRY(tree.list(tree_path))) {
-    if (child.node.type == NodeType::Socket) continue;
-    LayerEntry entry{.path = join_path(path, child.name),
-                     .node = std::move(child.node),
-                     .tree = &tree,
-                     .tree_path = join_path(tree_path, child.name)};
+/// Everything below a folder of a tree.
+class Collector {
+ public:
+  Collector(const Tree& tree, Layer& layer) : tree_(tree), layer_(layer) {
+    layer_.keeps.push_back(sources_);
+  }
+
+  void add(const std::string& path, Node&& node, const std::string& tree_path) {
+    LayerEntry entry{.path = path, .node = std::move(node)};
+    if (entry.node.type == NodeType::File)
+      entry.source = &sources_->emplace_back(FileSource{.tree = &tree_, .path = tree_path});
     if (entry.node.hard_link_id != 0) {
-      const auto [first, is_first] = names.emplace(entry.node.hard_link_id, entry.path);
+      const auto [first, is_first] = names_.emplace(entry.node.hard_link_id, entry.path);
       if (!is_first) entry.hard_link = first->second;
     }
-    const bool is_folder = entry.node.type == NodeType::Directory;
-    const LayerEntry& added = layer.entries.emplace_back(std::move(entry));
-    if (is_folder)
-      TRY(collect(tree, std::string(added.tree_path), std::string(added.path), layer, names));
+    layer_.entries.push_back(std::move(entry));
   }
-  return {};
-}
+
+  Result<> walk(const std::string& tree_path, const std::string& path) {
+    TRY(check_depth(path));
+    for (NamedNode& child : TRY(tree_.list(tree_path))) {
+      if (child.node.type == NodeType::Socket) continue;
+      const bool is_folder = child.node.type == NodeType::Directory;
+      const std::string inner = join_path(path, child.name);
+      const std::string tree_inner = join_path(tree_path, child.name);
+      add(inner, std::move(child.node), tree_inner);
+      if (is_folder) TRY(walk(tree_inner, inner));
+    }
+    return {};
+  }
+
+ private:
+  const Tree& tree_;
+  Layer& layer_;
+  std::shared_ptr<std::deque<FileSource>> sources_ = std::make_shared<std::deque<FileSource>>();
+  std::map<uint64_t, std::string> names_;
+};
 
 }  // namespace
 
@@ -201,16 +220,12 @@ Result<> write_layer(const Layer& layer, const LayerWriteOptions& options, const
 Result<> write_tree(const Tree& tree, const std::string& path, const LayerWriteOptions& options,
                     const LayerSink& sink) {
   Layer layer;
+  Collector collector(tree, layer);
   Node node = TRY(tree.node(path));
-  if (node.type == NodeType::Directory) {
-    std::map<uint64_t, std::string> names;
-    TRY(collect(tree, path, "", layer, names));
-  } else {
-    layer.entries.push_back({.path = path.substr(path.rfind('/') + 1),
-                             .node = std::move(node),
-                             .tree = &tree,
-                             .tree_path = path});
-  }
+  if (node.type == NodeType::Directory)
+    TRY(collector.walk(path, ""));
+  else
+    collector.add(path.substr(path.rfind('/') + 1), std::move(node), path);
   return write_layer(layer, options, sink);
 }
 

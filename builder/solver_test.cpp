@@ -29,6 +29,7 @@ struct World {
   std::vector<std::string> log;  ///< `start`, `layer`, `run echo a`, `stop`
   std::vector<reconciler::BuildStep> steps;
   std::vector<builder::MachineShare> shares;
+  std::vector<std::string> trees;  ///< Tars of what was mounted.
   int counter = 0;
 };
 
@@ -43,7 +44,7 @@ class FakeSession final : public reconciler::BuildSession {
     return {};
   }
   base::Result<> add_tree(const std::string&, const reconciler::ByteProducer& tar) override {
-    TRY(drain(tar));
+    world_.trees.push_back(TRY(drain(tar)));
     world_.log.emplace_back("tree");
     return {};
   }
@@ -68,11 +69,12 @@ class FakeSession final : public reconciler::BuildSession {
   void cancel() override {}
 
  private:
-  static base::Result<> drain(const reconciler::ByteProducer& tar) {
+  static base::Result<std::string> drain(const reconciler::ByteProducer& tar) {
+    std::string all;
     std::string buffer(4096, '\0');
-    while (TRY(tar(buffer.data(), buffer.size())) != 0) {
-    }
-    return {};
+    while (const size_t count = TRY(tar(buffer.data(), buffer.size())))
+      all.append(buffer, 0, count);
+    return all;
   }
   World& world_;
   std::vector<image_test::Member> members_;
@@ -521,6 +523,33 @@ TEST_CASE("nothing outside of the context is copied") {
 
   CHECK_FALSE(bench.build("FROM localhost/base:1\nCOPY ../../etc/passwd /x\n"));
   CHECK_FALSE(bench.build("FROM localhost/base:1\nCOPY folder/passwd /x\n"));
+}
+
+TEST_CASE("a mount's source that is a link leads nowhere but into its own tree") {
+  Bench bench;
+  bench.file("own/file", "1");
+  fs::create_directories(bench.context().parent_path() / "outside");
+  std::ofstream(bench.context().parent_path() / "outside/secret") << "CANARY456";
+  fs::create_symlink(bench.context().parent_path() / "outside", bench.context() / "out");
+  fs::create_symlink("../outside", bench.context() / "up");
+  fs::create_symlink("/", bench.context() / "top");
+
+  for (const char* source : {"out", "out/secret", "up", "up/secret", "../outside"}) {
+    const auto result =
+        bench.build(fmt::format("FROM localhost/base:1\n"
+                                "RUN --mount=type=bind,source={},target=/x count\n",
+                                source));
+    CHECK_MESSAGE(!result, source);
+    CHECK(bench.world.log.empty());
+  }
+  // The top of its tree is all that `/` can mean.
+  bench.world.trees.clear();
+  REQUIRE(
+      bench.build("FROM localhost/base:1\n"
+                  "RUN --mount=type=bind,source=top,target=/x count\n"));
+  REQUIRE(bench.world.trees.size() == 1);
+  CHECK(bench.world.trees[0].find("content/own/file") != std::string::npos);
+  CHECK(bench.world.trees[0].find("CANARY456") == std::string::npos);
 }
 
 TEST_CASE("an ignore file that leads out of the context is not read") {

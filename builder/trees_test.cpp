@@ -1,15 +1,21 @@
 /// Trees over folders, archives and image roots, and the accounts in them.
 
-#include <doctest/doctest.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/process.h"
 #include "builder/accounts.h"
+#include "builder/copy.h"
 #include "builder/digest_cache.h"
 #include "builder/folder_tree.h"
 #include "builder/tar_tree.h"
@@ -115,6 +121,54 @@ TEST_CASE("nothing outside of a folder is opened, and no special file") {
   CHECK(content(*tree, "fifo").find("no regular file") != std::string::npos);
   CHECK(builder::open_folder_tree(outside.path / "secret").error().code() ==
         base::ErrorCode::InvalidArgument);
+}
+
+TEST_CASE("a folder that becomes a link while it is read never leads out") {
+  const Folder outside;
+  outside.write("file", "secret");
+  outside.write("other", "secret");
+  const Folder folder;
+  folder.write("place/file", "mine");
+  fs::create_symlink(outside.path, folder.path / "link");
+  const auto tree = folder.open();
+  std::atomic<bool> over = false;
+  std::atomic<int> swaps = 0;
+  std::thread swapper([&] {
+    while (!over) {
+      ::renameat2(AT_FDCWD, (folder.path / "place").c_str(), AT_FDCWD,
+                  (folder.path / "link").c_str(), RENAME_EXCHANGE);
+      ++swaps;
+    }
+  });
+  int mine = 0;
+  int escaped = 0;
+  for (int i = 0; i < 10'000 || swaps < 1'000; ++i) {
+    const std::string found = content(*tree, "place/file");
+    if (found == "mine") ++mine;
+    if (found.find("secret") != std::string::npos) ++escaped;
+    if (const auto children = tree->list("place"); children && children->size() > 1) ++escaped;
+  }
+  over = true;
+  swapper.join();
+  CHECK(escaped == 0);
+  CHECK(mine > 0);
+}
+
+TEST_CASE("folders that are very deep are listed, and deeper than that refused") {
+  MemoryTree tree;
+  std::string path = "d";
+  for (int depth = 0; depth < 200; ++depth) path += "/d";
+  tree.file(path + "/file", "x");
+  builder::CopyRequest request;
+  request.source = &tree;
+  request.sources = {"."};
+  request.target = "/";
+  CHECK(builder::select_copy(request));
+  for (int depth = 0; depth < 100; ++depth) path += "/d";
+  tree.file(path + "/file", "x");
+  const auto refused = builder::select_copy(request);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().to_string().find("more than 256 deep") != std::string::npos);
 }
 
 TEST_CASE("a file that changes while it is read is an error") {

@@ -8,9 +8,12 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import tarfile
 import threading
+import time
 
 import git_server
 import system
@@ -73,13 +76,20 @@ class Build(SystemTest):
             "RUN --mount=type=cache,target=/seeded,from=make,source=/out "
             "--mount=type=bind,target=/all,from=make,rw "
             "cp /seeded/file /n2 && echo more >> /seeded/file && touch /all/out/new && "
-            "test ! -e /seeded/new\n",
+            "test ! -e /seeded/new\n"
+            # Whoever may write to a mount writes to nobody's files, and a place that is swapped
+            # for a link while it is mounted over takes nothing with it.
+            "RUN --mount=type=bind,source=data,target=/swap/in/here,rw "
+            "rm /swap/in/here/x && echo evil > /swap/in/here/y && "
+            "{ mv /swap /moved; ln -s /etc /swap; true; } 2>/dev/null\n",
             "-t", "t/mounts:1", "--secret", "id=token,src=token", cwd=self.context)
         self.assert_exit(done, 0)
         self.assertEqual(
             self.inside("t/mounts:1", "stat -c '%u:%g' /srv/file; cat /srv/file /copied; "
                         "cat /n /n2; ls /data /cache /gone /run/secrets 2>/dev/null | wc -l"),
             "7:8\nmade\nfrom the contextonce\nmade\n0\n")
+        self.assertEqual([path.name for path in (self.context / "data").iterdir()], ["x"])
+        self.assertEqual((self.context / "data/x").read_text(), "from the context")
         hits = subprocess.run(["grep", "-rl", "CANARY-5417", str(self.system.app_root)],
                               stdout=subprocess.PIPE, text=True, check=False).stdout
         self.assertEqual(hits, "")
@@ -134,7 +144,29 @@ class Build(SystemTest):
 
     def test_special_files_and_links_of_a_context(self):
         os.mkfifo(self.context / "pipe")
+        if os.geteuid() == 0:
+            os.mknod(self.context / "device", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        here = os.open(self.context, os.O_PATH)  # the whole path is too long for a socket's name
+        listener.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+        deep = self.context / "/".join(["deep"] * 200)
+        deep.mkdir(parents=True)
+        (deep / "file").write_text("at the bottom")
+        for number in range(5000):
+            self.write(f"many/{number % 50}/{number}", "x")
         self.write("file", "text")
+        begun = time.monotonic()
+        self.build("FROM scratch\nCOPY . /x/\n", "-o", f"type=tar,dest={self.context / 'all.tar'}")
+        # A fifo, socket or device that was opened would hang; what remains is work.
+        self.assertLess(time.monotonic() - begun, 30)
+        with tarfile.open(self.context / "all.tar") as tar:
+            names = set(tar.getnames())
+        self.assertIn("x/" + "deep/" * 200 + "file", names)
+        self.assertIn("x/many/49/4999", names)
+        self.assertNotIn("x/socket", names)
+        (self.context / "all.tar").unlink()
         os.symlink("/etc/passwd", self.context / "outside")
         done = self.build("FROM scratch\nCOPY file outside /x/\n", "-t", "t/special:1",
                           check=False, timeout=20)
@@ -202,6 +234,39 @@ class Build(SystemTest):
             self.assert_exit(done, 1)
             self.assertIn("submodule", done.stderr)
             shutil.rmtree(folder / "evil.git")
+
+    def test_a_step_gets_out_no_further_than_a_container(self):
+        """Not to the host's own ports, to another project's network, or by mounts."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        port = listener.getsockname()[1]
+        stack = self.write("other/compose.yaml", f"services:\n  web:\n    image: '{IMAGE}'\n"
+                           "    command: sh -c 'echo secret > /page; httpd -f -p 80 -h /'\n")
+        self.system.run("up", "-d", "-p", "other", cwd=stack.parent)
+        self.addCleanup(self.system.run, "down", "-p", "other", cwd=stack.parent)
+        inside = "exec other-web-1 ip -4 -o addr show eth0".split()
+        address = self.system.output(*inside).split("inet ")[1].split("/")[0]
+        wait_until(lambda: self.system.run("exec", "other-web-1", "wget", "-q", "-O", "-",
+                                           f"http://{address}/page", check=False)
+                   .stdout == "secret\n", "the other project's page")
+        script = (f"for place in 127.0.0.1 localhost $(ip route | awk '/default/ {{print $3}}'); do "
+                  f"nc -w 3 $place {port} < /dev/null && echo reached $place; done; "
+                  f"wget -q -T 3 -O - http://{address}/page && echo reached the other; "
+                  "for kind in 9p virtiofs proc tmpfs; do mkdir -p /m && mount -t $kind none /m && "
+                  "echo mounted $kind; done; "
+                  "ls /dev/vport* /dev/vd* 2> /dev/null; echo over")
+        done = self.build(f"FROM {IMAGE}\nRUN <<EOF\n{script}\nEOF\n", "--progress", "plain", "-o",
+                          f"type=tar,dest={self.context / 'out.tar'}")
+        said = [line for line in done.stderr.splitlines() if "RUN" not in line]
+        ran = self.system.output("run", "--rm", IMAGE, "sh", "-c", script)
+        self.assertTrue(ran.endswith("over\n"))
+        for word in ("reached", "mounted", "/dev/v"):
+            self.assertFalse([line for line in said if word in line and "echo" not in line], word)
+            self.assertNotIn(word, ran)
+        self.assertTrue([line for line in said if line.endswith(" over")], done.stderr)
+        listener.settimeout(0)
+        with self.assertRaises(BlockingIOError):
+            listener.accept()
 
     def test_add_of_an_address_checks_its_digest(self):
         class Answer(http.server.BaseHTTPRequestHandler):
