@@ -16,6 +16,7 @@ import threading
 import time
 
 import git_server
+import image_files
 import system
 from system import IMAGE, SystemTest, wait_until
 
@@ -176,6 +177,118 @@ class Build(SystemTest):
             self.assertTrue((self.context / "out/x/outside").is_symlink())
         done = self.build("FROM scratch\nCOPY ../secret /x\n", check=False)
         self.assertNotEqual(done.returncode, 0)
+
+    def test_buildah_makes_the_same_of_the_same_context(self):
+        if not shutil.which("buildah") or os.geteuid() != 0:
+            self.skipTest("buildah cannot run here: it takes the package of that name, and root")
+        self.peer_context()
+        self.system.run("build", "--network", "none", "--build-arg", "VALUE=given", "-t",
+                        "t/peer:1", str(self.context))
+        archive = self.system.folder / "peer.tar"
+        self.system.run("image", "save", "-o", archive, "t/peer:1")
+        ours, our_config = image_files.read_archive(archive)
+        theirs, their_config = image_files.read_folder(self.buildah())
+
+        mine, other = image_files.flattened(ours), image_files.flattened(theirs)
+        # buildah's mount points stay in its layers.
+        for name in ("etc/hosts", "etc/hostname", "etc/resolv.conf"):
+            other.remove(name)
+        # It drops set-id bits of a context's files; docker keeps them, and so do we.
+        self.assertEqual(mine.entries["tree/program"]["mode"], "4755")
+        other.entries["tree/program"]["mode"] = "4755"
+        self.assertEqual((set(mine.entries) - set(other.entries),
+                          set(other.entries) - set(mine.entries)), (set(), set()))
+        different = {name: (facts, other.entries[name]) for name, facts in mine.entries.items()
+                     if facts != other.entries[name]}
+        self.assertEqual(different, {})
+        self.assertEqual(mine.links(), other.links())
+        mine, other = our_config["config"], their_config["config"]
+        # Whom a label is from is the only thing that buildah says more.
+        other["Labels"].pop("io.buildah.version")
+        for config in (mine, other):  # what is empty may as well be absent
+            for key in [key for key, value in config.items() if not value]:
+                del config[key]
+            config.pop("Hostname", None)
+        self.assertEqual(mine, other)
+        self.assertEqual((our_config["os"], our_config["architecture"]),
+                         (their_config["os"], their_config["architecture"]))
+
+    def peer_context(self):
+        """One of everything that a layer can hold, and every instruction that leaves a trace."""
+        self.write("tree/plain", "plain", 0o640)
+        self.write("tree/program", "program", 0o4755)
+        self.write("tree/deep/er/file", "deep", 0o600)
+        self.write("tree/left.out", "never")
+        self.write("tree/deep/left.out", "let in again")
+        self.write(".dockerignore", "**/*.out\n!tree/deep/*.out\nother\n")
+        self.write("other", "never")
+        self.write("one", "1")
+        self.write("two", "2")
+        (self.context / "tree/sticky").mkdir(mode=0o755)
+        (self.context / "tree/sticky").chmod(0o1777)
+        os.link(self.context / "tree/plain", self.context / "tree/twin")
+        os.symlink("/etc/absent", self.context / "tree/dangling")
+        os.symlink("deep/er", self.context / "tree/to-folder")
+        os.chown(self.context / "tree/deep/er/file", 1234, 4321)
+        os.setxattr(self.context / "tree/program", "user.note", b"kept")
+        with tarfile.open(self.context / "files.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+            for name, kind, mode, link in (
+                    ("packed", tarfile.DIRTYPE, 0o2750, ""), ("packed/a", tarfile.REGTYPE, 0o444, ""),
+                    ("packed/b", tarfile.LNKTYPE, 0o444, "packed/a"),
+                    ("packed/s", tarfile.SYMTYPE, 0o777, "../tree"),
+                    ("packed/null", tarfile.CHRTYPE, 0o666, ""),
+                    ("packed/fifo", tarfile.FIFOTYPE, 0o600, "")):
+                member = tarfile.TarInfo(name)
+                member.devmajor, member.devminor = 1, 3
+                member.type, member.mode, member.linkname = kind, mode, link
+                member.uid, member.gid = 70000, 70001
+                tar.addfile(member)
+        self.write("Dockerfile", f"""FROM {IMAGE} AS make
+RUN mkdir /made && echo made > /made/file && ln /made/file /made/same && \\
+    ln -s file /made/link && chmod 6711 /made/file && chown 5:6 /made
+FROM {IMAGE}
+ARG VALUE=default
+ENV SET="two words" FROM_ARG=$VALUE
+LABEL a=b quoted="with \\"quotes\\"" from.arg=$VALUE
+COPY tree /tree
+COPY --chown=7:8 one two /made/for/us/
+COPY --chmod=0604 one /chmod/one
+ADD files.tar /unpacked/
+COPY --from=make /made /from-stage
+RUN mkdir /gone /again && echo old > /gone/file && echo old > /again/old && echo x > /changed
+RUN rm -r /gone && rm -r /again && mkdir -m 0700 /again && echo new > /again/new && \\
+    chmod 0600 /changed && echo y > /hard && ln /hard /linked && rm /bin/vi && mkfifo /fifo
+WORKDIR /work/here
+WORKDIR deeper
+RUN echo relative > file
+EXPOSE 80 53/udp
+VOLUME /data
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=7s --retries=2 CMD test -e /tree
+ONBUILD RUN echo trigger
+SHELL ["/bin/sh", "-e", "-c"]
+USER 7:8
+ENTRYPOINT ["/bin/echo"]
+CMD ["hello", "there"]
+""")
+
+    def buildah(self):
+        """Its image of the context, as a folder."""
+        store = self.system.folder / "buildah"
+        store.mkdir()
+        words = ["buildah", "--root", store / "root", "--runroot", store / "run",
+                 "--storage-driver", "vfs"]
+
+        def run(*more):
+            done = subprocess.run([*map(str, words + list(more))], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  check=False, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stdout)
+        run("pull", f"oci-archive:{system.image_archive()}")
+        run("bud", "--isolation", "chroot", "--format", "docker", "--build-arg",
+            "VALUE=given", "-t", "peer", self.context)
+        run("push", "peer", f"dir:{store / 'image'}")
+        return store / "image"
 
     def test_contexts_that_are_repositories(self):
         folder = self.context / "repositories"
