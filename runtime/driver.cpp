@@ -206,8 +206,8 @@ Result<VmPtr> Driver::running(const std::string& id) {
 /// Running, and not held.
 Result<VmPtr> Driver::answering(const std::string& id) {
   VmPtr vm = TRY(running(id));
-  if (const std::string why = vm->paused_reason(); !why.empty())
-    return fail(ErrorCode::InvalidState, "container '{}' is paused: {}", id, why);
+  if (!vm->can_run())
+    return fail(ErrorCode::InvalidState, "container '{}' is paused: {}", id, vm->paused_reason());
   return vm;
 }
 
@@ -233,7 +233,10 @@ Result<> Driver::remove(const std::string& id) {
     const VmPtr vm = container->vm();
     if (vm && !vm->ended())
       return fail(ErrorCode::InvalidState, "container '{}' is running; stop it first", id);
-    if (vm) TRY(vm->await_finished());
+    if (vm) {
+      vm->cut_short();
+      TRY(vm->await_finished());
+    }
     container->set_vm(nullptr);
     TRY(container->log->erase());
     const std::lock_guard lock(mutex_);
@@ -450,6 +453,7 @@ Result<> Driver::start(const StartRequest& request) {
   const ContainerPtr container = TRY(open_container(id));
   if (const VmPtr vm = container->vm()) {
     if (!vm->ended()) return {};
+    (void)vm->can_run();  // If there is room by now, it has the rest written.
     TRY(vm->await_finished());
   }
   guest::ContainerConfig config = TRY(container_config(request));

@@ -167,12 +167,19 @@ bool Vm::finished() const {
 }
 
 Result<> Vm::await_finished() const {
-  if (!wait(Deadline::in_ms(finish_timeout_ms), [this] { return finished_ || abandoned_; }))
+  const auto waits_for_room = [this] {
+    return !paused_reason_.empty() && !cut_short_ && !forced_ && !gone_;
+  };
+  if (!wait(Deadline::in_ms(finish_timeout_ms),
+            [&] { return finished_ || abandoned_ || waits_for_room(); }))
     return fail(ErrorCode::Timeout,
                 "the virtual machine of '{}' (process {}) does not end; try again", parts_.state.id,
                 parts_.state.process.pid);
-  if (!finished()) return fail(ErrorCode::Cancelled, "the daemon is stopping");
-  return {};
+  const std::lock_guard lock(mutex_);
+  if (finished_) return {};
+  if (!waits_for_room()) return fail(ErrorCode::Cancelled, "the daemon is stopping");
+  return fail(ErrorCode::NoSpace, "what '{}' wrote last is not on its disk yet: {}",
+              parts_.state.id, paused_reason_);
 }
 
 // ---- talking to the agent ----------------------------------------------------------------------
@@ -353,6 +360,7 @@ void Vm::on_full_disk(bool full) {
   {
     const std::lock_guard lock(mutex_);
     paused_reason_ = told.detail;
+    pauses_ += full ? 1 : 0;
     changed_.notify_all();
   }
   parts_.report(told);
@@ -363,7 +371,25 @@ std::string Vm::paused_reason() const {
   return paused_reason_;
 }
 
-/// One that is held is let go on at once if there is room by now.
+uint64_t Vm::pauses() const {
+  const std::lock_guard lock(mutex_);
+  return pauses_;
+}
+
+/// False unless it was held meanwhile and goes on again.
+bool Vm::await_room(uint64_t pauses_before) {
+  if (pauses() == pauses_before) return false;
+  wait(Deadline::never(),
+       [this] { return paused_reason_.empty() || gone_ || abandoned_ || forced_ || cut_short_; });
+  return paused_reason().empty() && !leaving();
+}
+
+void Vm::cut_short() {
+  const std::lock_guard lock(mutex_);
+  cut_short_ = true;
+  changed_.notify_all();
+}
+
 bool Vm::can_run() {
   if (paused_reason().empty()) return true;
   bool looked = false;
@@ -533,9 +559,13 @@ void Vm::report_health(const guest::Event& event) {
 
 void Vm::power_off() {
   base::TraceScope span(parts_.state.id, "daemon", "the machine is switched off");
-  if (!leaving() && !disposable_)
-    (void)agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms));
-  if (!paused_reason().empty())
+  while (!leaving() && !disposable_) {
+    const uint64_t pauses_before = paused_reason().empty() ? pauses() : 0;
+    if (agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms)) ||
+        !await_room(pauses_before))
+      break;
+  }
+  if (!disposable_ && !paused_reason().empty())
     spdlog::warn("what '{}' wrote last is lost: the host's disk is full", parts_.state.id);
   destroy();
 }
@@ -616,7 +646,9 @@ Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
   parts_.log->let_go();
   const auto ended = [this] { return main_exit_ || gone_ || ended_; };
   if (this->ended()) {
-    TRY(await_finished());
+    // One that waits for room has nothing left to stop.
+    if (const Result<> finished = await_finished(); !finished && paused_reason().empty())
+      return tl::unexpected(finished.error());
     const std::lock_guard lock(mutex_);
     return *ended_;
   }
@@ -634,6 +666,7 @@ Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
     if (told) (void)tell(SIGKILL);
   }
   if (!told || !wait(Deadline::in_ms(limits::vm_exit_timeout_ms), ended)) destroy();
+  cut_short();
   TRY(await_finished());
   const std::lock_guard lock(mutex_);
   return *ended_;
@@ -646,6 +679,7 @@ void Vm::abandon() {
     const std::lock_guard lock(mutex_);
     ending = ending_;
     abandoned_ = !ending;
+    cut_short_ = true;
     changed_.notify_all();
   }
   parts_.log->let_go();

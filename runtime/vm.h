@@ -102,6 +102,11 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool ended() const;
   /// Why the machine is held by QEMU, and what to do; empty: it is not.
   std::string paused_reason() const;
+  /// False if it is held, and cannot go on now either.
+  bool can_run();
+  /// A machine whose container has ended, and that waits for room for what it has yet to write, is
+  /// ended without that.
+  void cut_short();
   /// Nothing of the machine is left, either.
   bool finished() const;
   /// Until then, where the end is near; Timeout.
@@ -114,7 +119,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   void drain_console();
   base::Result<> watch_disk();
   void on_full_disk(bool full);
-  bool can_run();
+  bool await_room(uint64_t pauses_before);
+  uint64_t pauses() const;
   void close_watches();
   void trace_resume();
   void trace_guest(const std::string& answer, int64_t asked_ns);
@@ -156,6 +162,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool forced_ = false;     ///< Its end is our doing.
   bool out_of_memory_ = false;
   std::string paused_reason_;
+  uint64_t pauses_ = 0;
+  bool cut_short_ = false;
   Silence silence_;
   std::optional<guest::Event> main_exit_;
   bool ending_ = false;  ///< The end is being told and the machine switched off.

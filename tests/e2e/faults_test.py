@@ -178,6 +178,12 @@ while ! [ -e /go ]; do sleep 0.1; done
 dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null && sync && echo written
 sleep 1000
 """
+# The second time it tells what the first time has left.
+ENDER = """\
+[ -e /big ] && exec wc -c /big
+while ! [ -e /go ]; do sleep 0.1; done
+dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null
+"""
 
 
 @unittest.skipUnless(os.geteuid() == 0, "mounts a small filesystem")
@@ -221,6 +227,25 @@ class FullDiskUnderGuests(SmallDisk):
         self.assertEqual(home.output("exec", "writer", "wc", "-c", "/big").split()[0],
                          str(24 << 20))
         self.assertIn("container 'writer' goes on", home.daemon_log())
+
+    def test_what_a_container_wrote_last_waits_for_room_after_its_end(self):
+        home = self.system
+        for name in ("ender", "other"):
+            home.run("run", "-d", "--name", name, "--network", "none", IMAGE, "sh", "-c", ENDER)
+        self.fill()
+        for name in ("ender", "other"):
+            home.run("exec", "-d", name, "touch", "/go")
+        for name in ("ender", "other"):
+            wait_until(lambda name=name: home.status(name) == "stopped", "its process to end")
+        ended = time.monotonic()
+        held = home.run("start", "-a", "ender", check=False)
+        self.assertEqual((held.returncode, held.stdout), (1, ""))
+        self.assertIn("Make room on that disk", held.stderr)
+        home.run("rm", "other")
+        wait_until(lambda: time.monotonic() - ended > 6, "longer than a guest may take to end")
+        self.assertEqual(len(home.machines()), 1, "only the one that still has to write")
+        (self.folder / "ballast").unlink()
+        self.assertEqual(home.output("start", "-a", "ender").split()[0], str(24 << 20))
 
 
 if __name__ == "__main__":
