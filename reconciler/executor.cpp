@@ -187,6 +187,7 @@ void Reconciler::Impl::apply_changes(const Outcome& outcome) {
                      ++touched_[erased.id];
                      notify(ContainerNotice::Kind::Removed, last);
                      evaluate_awaits(erased.id);
+                     end_graces(erased.id);
                    },
                    [&](const ErasedNetwork& erased) { snapshot_.networks.erase(erased.name); },
                    [&](const ErasedVolume& erased) { snapshot_.volumes.erase(erased.name); },
@@ -218,6 +219,7 @@ void Reconciler::Impl::apply_container(const ContainerRecord& record) {
     after_exit(record.id);
   }
   evaluate_awaits(record.id);
+  if (!is_up(record)) end_graces(record.id);
 }
 
 void Reconciler::Impl::notify(ContainerNotice::Kind kind, const ContainerRecord& record,
@@ -433,6 +435,13 @@ std::optional<size_t> Reconciler::Impl::next_step(const Run& run) const {
   return std::nullopt;
 }
 
+/// What only takes away goes on though the disk is full: it makes room.
+base::Result<> Reconciler::Impl::record_start(const Run& run, size_t index) {
+  base::Result<> noted = record_step(run, index, StepOutcome::Started, "");
+  if (!noted && noted.error().code() == ErrorCode::NoSpace && only_takes_away(run.plan)) return {};
+  return noted;
+}
+
 /// Plans take turns, a step each: one of fifty services keeps none of one container waiting.
 void Reconciler::Impl::dispatch() {
   dispatch_again_ = true;
@@ -456,12 +465,23 @@ void Reconciler::Impl::dispatch() {
 }
 
 void Reconciler::Impl::start_step(const RunPtr& run, size_t index) {
+  if (run->asked.contains(index)) return start_effect(run, index);
   run->outcomes[index] = StepOutcome::Started;
   report(*run, Progress::Kind::StepStarted, index, planner::describe(run->plan.steps[index]));
   if (is_await(run->plan.steps[index]))
     start_await(run, index);
+  else if (const int64_t grace = grace_ms(*run, index); grace > 0)
+    ask_to_stop(run, index, grace);
   else
     start_effect(run, index);
+}
+
+base::Result<> Reconciler::Impl::record_step(const Run& run, size_t index, StepOutcome outcome,
+                                             const std::string& error) {
+  if (!run.journaled) return {};
+  return store_.with([&](StorePort& store) {
+    return store.record_step(run.journal_id, {run.plan.steps[index].id, outcome, error});
+  });
 }
 
 void Reconciler::Impl::start_effect(const RunPtr& run, size_t index) {
@@ -470,31 +490,24 @@ void Reconciler::Impl::start_effect(const RunPtr& run, size_t index) {
   const bool starts = std::holds_alternative<planner::StartContainer>(step.operation);
   if (id != nullptr) cancel_restart(*id);
   ++steps_running_;
-  const auto journal = [this, run, number = step.id](StepOutcome outcome,
-                                                     const std::string& error) -> base::Result<> {
-    if (!run->journaled) return {};
-    return store_.with([&](StorePort& store) {
-      return store.record_step(run->journal_id, {number, outcome, error});
-    });
-  };
+  planner::Operation effect = step.operation;
+  if (run->asked.contains(index)) {
+    auto& last = std::get<planner::StopContainer>(effect);
+    last.signal = "KILL";
+    last.grace_ms = 0;
+  }
   Lane::Task task;
-  task.work = [this, run, journal, starts, index](const View& view) {
+  task.work = [this, run, starts, index, effect](const View& view) {
     Outcome outcome;
-    if (auto noted = journal(StepOutcome::Started, ""); !noted) {
-      const bool may_go_on =
-          noted.error().code() == ErrorCode::NoSpace && only_takes_away(run->plan);
-      if (!may_go_on) {
-        outcome.result = std::move(noted);
-        return outcome;
-      }
-    }
+    outcome.result = record_start(*run, index);
+    if (!outcome.result) return outcome;
     View counted = view;
     if (starts && counted.container)
       counted.container->restart_count = run->internal ? counted.container->restart_count + 1 : 0;
-    outcome = operations_.run(run->plan.steps[index].operation, counted);
+    outcome = operations_.run(effect, counted);
     // If this cannot be written the step is only done once more after a crash, which does no harm.
-    (void)journal(outcome.result ? StepOutcome::Done : StepOutcome::Failed,
-                  outcome.result ? "" : outcome.result.error().to_string());
+    (void)record_step(*run, index, outcome.result ? StepOutcome::Done : StepOutcome::Failed,
+                      outcome.result ? "" : outcome.result.error().to_string());
     return outcome;
   };
   task.done = [this, run, index, starts](Outcome& outcome) {
@@ -628,7 +641,7 @@ void Reconciler::Impl::release_after(Run& run, size_t first, StepOutcome first_o
 }
 
 void Reconciler::Impl::skip_pending(const RunPtr& run, const std::string& why) {
-  run->ready.clear();
+  std::erase_if(run->ready, [&](size_t i) { return run->outcomes[i] == StepOutcome::Pending; });
   for (size_t i = 0; i < run->outcomes.size(); ++i) {
     if (run->outcomes[i] != StepOutcome::Pending) continue;
     run->outcomes[i] = StepOutcome::Skipped;
@@ -751,6 +764,8 @@ void Reconciler::Impl::stop(std::function<void()> done) {
   for (const RunPtr& run : runs) {
     for (const auto& [index, timer] : run->await_timers) ports_.workers.cancel(timer);
     run->await_timers.clear();
+    for (const auto& [index, timer] : run->graces) ports_.workers.cancel(timer);
+    run->graces.clear();
     if (auto finished = std::exchange(run->finished, nullptr))
       finished(base::fail(ErrorCode::Cancelled,
                           "the daemon is stopping; the plan is carried on at its next start"));

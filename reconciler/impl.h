@@ -1,6 +1,7 @@
 #pragma once
-/// The reconciler's insides, shared by its three sources: executor.cpp (plans), supervision.cpp
-/// (facts and what follows from them) and startup.cpp (what an earlier life left).
+/// The reconciler's insides, shared by its sources: executor.cpp (plans), stopping.cpp (the time a
+/// container has to end), supervision.cpp (facts and what follows from them) and startup.cpp (what
+/// an earlier life left).
 ///
 /// Two kinds of order. A *lane* runs the work on one resource one piece after the other, whoever
 /// asked: steps and facts alike, so records have one writer at a time. A *lock* keeps plans of one
@@ -42,6 +43,8 @@ struct Run {
   std::set<size_t> ready;
   std::set<size_t> awaiting;  ///< AwaitContainer steps under way.
   std::map<size_t, TimerId> await_timers;
+  std::set<size_t> asked;            ///< StopContainer steps whose container was asked to end.
+  std::map<size_t, TimerId> graces;  ///< Of these, the ones whose time runs.
   size_t unsettled = 0;
   bool began = false;
   bool cancelled = false;
@@ -121,6 +124,9 @@ class Reconciler::Impl {
   std::optional<size_t> next_step(const Run& run) const;
   void start_step(const RunPtr& run, size_t index);
   void start_effect(const RunPtr& run, size_t index);
+  base::Result<> record_step(const Run& run, size_t index, StepOutcome outcome,
+                             const std::string& error);
+  base::Result<> record_start(const Run& run, size_t index);
   void start_await(const RunPtr& run, size_t index);
   void evaluate_awaits(const std::string& id);
   bool evaluate_await(const RunPtr& run, size_t index);
@@ -134,6 +140,13 @@ class Reconciler::Impl {
   void finish(const RunPtr& run, base::Result<> result);
   void report(const Run& run, Progress::Kind kind, size_t index, std::string text,
               base::ErrorCode code = base::ErrorCode::Internal);
+
+  // Stops (stopping.cpp).
+  int64_t grace_ms(const Run& run, size_t index) const;
+  void ask_to_stop(const RunPtr& run, size_t index, int64_t grace_ms);
+  void begin_grace(const RunPtr& run, size_t index, int64_t grace_ms);
+  void end_grace(const RunPtr& run, size_t index);
+  void end_graces(const std::string& id);
 
   // Supervision (supervision.cpp).
   void on_vm_event(const VmEvent& event);

@@ -639,29 +639,57 @@ int Operations::stop_signal_of(const ContainerRecord& record) {
   return parse_signal(image->stop_signal).value_or(SIGTERM);
 }
 
+bool is_up(const ContainerRecord& record) {
+  return record.phase == Phase::Running || record.phase == Phase::Unknown;
+}
+
+int64_t grace_ms_of(const planner::StopContainer& op, const ContainerRecord& record) {
+  constexpr int64_t grace_default_ms = 10'000;
+  return op.grace_ms.value_or(record.applied.stop_grace_period_ns
+                                  ? *record.applied.stop_grace_period_ns / 1'000'000
+                                  : grace_default_ms);
+}
+
+base::Result<int> Operations::signal_of(const planner::StopContainer& op,
+                                        const ContainerRecord& record) {
+  if (!op.signal) return is_up(record) ? stop_signal_of(record) : SIGTERM;
+  const auto parsed = parse_signal(*op.signal);
+  if (!parsed)
+    return base::fail(ErrorCode::InvalidArgument, "cannot stop '{}': no such signal: '{}'", op.id,
+                      *op.signal);
+  return *parsed;
+}
+
+/// Before the effect: a crash must not bring it back.
+void Operations::want_stopped(ContainerRecord& record, Recorder& out) {
+  if (record.wanted == Wanted::Stopped) return;
+  record.wanted = Wanted::Stopped;
+  out.put_fact(record);
+}
+
+Outcome Operations::ask_to_stop(const planner::StopContainer& op, const View& view) {
+  Outcome outcome;
+  if (!view.container || !is_up(*view.container)) return outcome;
+  ContainerRecord record = *view.container;
+  const auto signal = signal_of(op, record);
+  if (!signal) {
+    outcome.result = tl::unexpected(signal.error());
+    return outcome;
+  }
+  Recorder recorder(store_, outcome);
+  want_stopped(record, recorder);
+  outcome.result = ports_.runtime.begin_stop(op.id, *signal);
+  return outcome;
+}
+
 base::Result<> Operations::stop(const planner::StopContainer& op, const View& view, Recorder& out) {
   if (!view.container) return {};
   ContainerRecord record = *view.container;
-  int signal = 0;
-  if (op.signal) {
-    const auto parsed = parse_signal(*op.signal);
-    if (!parsed)
-      return base::fail(ErrorCode::InvalidArgument, "cannot stop '{}': no such signal: '{}'", op.id,
-                        *op.signal);
-    signal = *parsed;
-  }
-  const bool was_up = record.phase == Phase::Running || record.phase == Phase::Unknown;
-  if (signal == 0) signal = was_up ? stop_signal_of(record) : SIGTERM;
-  if (record.wanted != Wanted::Stopped) {
-    record.wanted = Wanted::Stopped;
-    out.put_fact(record);  // before the effect: a crash must not bring it back
-  }
-  constexpr int64_t grace_default_ms = 10'000;
-  const int64_t grace_ms = op.grace_ms.value_or(
-      record.applied.stop_grace_period_ns ? *record.applied.stop_grace_period_ns / 1'000'000
-                                          : grace_default_ms);
-  const ExitStatus exit =
-      TRY_DURING(ports_.runtime.stop(op.id, signal, grace_ms), "stop container '{}'", op.id);
+  const int signal = TRY(signal_of(op, record));
+  const bool was_up = is_up(record);
+  want_stopped(record, out);
+  const ExitStatus exit = TRY_DURING(ports_.runtime.stop(op.id, signal, grace_ms_of(op, record)),
+                                     "stop container '{}'", op.id);
   TRY(release(record));
   if (!was_up) return {};
   record.phase = Phase::Exited;

@@ -65,6 +65,8 @@ class Operations {
   Operations(const Ports& ports, SerialStore& store) : ports_(ports), store_(store) {}
 
   Outcome run(const planner::Operation& operation, const View& view);
+  /// The first half of a stop: the container is not wanted any more, and asked to end.
+  Outcome ask_to_stop(const planner::StopContainer& op, const View& view);
   /// The process has ended: frees what it held and writes it down. Nothing if it runs after all.
   Outcome note_exit(const View& view, const ExitStatus& seen);
   Outcome note_health(const View& view, planner::HealthState health);
@@ -88,6 +90,9 @@ class Operations {
   base::Result<> create(const planner::CreateContainer& op, const View& view, Recorder& out);
   base::Result<> update(const planner::UpdateContainer& op, const View& view, Recorder& out);
   base::Result<> start(const planner::StartContainer& op, const View& view, Recorder& out);
+  base::Result<int> signal_of(const planner::StopContainer& op,
+                              const planner::ContainerRecord& record);
+  void want_stopped(planner::ContainerRecord& record, Recorder& out);
   base::Result<> stop(const planner::StopContainer& op, const View& view, Recorder& out);
   base::Result<> kill(const planner::KillContainer& op, const View& view, Recorder& out);
   base::Result<> remove(const planner::RemoveContainer& op, const View& view, Recorder& out);
@@ -115,6 +120,9 @@ class Operations {
   SerialStore& store_;
 };
 
+bool is_up(const planner::ContainerRecord& record);
+/// How long the container has to end by itself.
+int64_t grace_ms_of(const planner::StopContainer& op, const planner::ContainerRecord& record);
 /// Networks in the order of the NICs: higher priority first, then by name.
 std::vector<std::string> networks_in_order(const spec::Service& service);
 std::string hosts_text(const planner::ContainerRecord& record,

@@ -31,10 +31,6 @@ HealthState state_of(Health health) {
   return HealthState::None;
 }
 
-bool is_up(const ContainerRecord& record) {
-  return record.phase == Phase::Running || record.phase == Phase::Unknown;
-}
-
 /// A plan of one step that the planner has no reason to know: it undoes what no record names.
 Plan repair_plan(const std::string& command, std::vector<planner::Operation> operations,
                  const std::string& address, const std::string& reason, const Snapshot& actual) {

@@ -103,6 +103,7 @@ class Driver final : public RuntimeDriver {
   MachineSize size_of(const spec::Service& service) const override;
   Result<> create(const ContainerSetup& setup) override;
   Result<> start(const StartRequest& request) override;
+  Result<> begin_stop(const std::string& id, int signal) override;
   Result<ExitStatus> stop(const std::string& id, int signal, int64_t grace_ms) override;
   Result<> kill(const std::string& id, int signal) override;
   Result<> remove(const std::string& id) override;
@@ -508,6 +509,10 @@ Result<ExitStatus> Driver::stop(const std::string& id, int signal, int64_t grace
   if (container) container->log->end_run({.exit_code = {}, .error = "the container was stopped"});
   const auto stored = qemu::load_exit(folders_.exit(id));
   return stored ? stored->exit : ExitStatus{};
+}
+
+Result<> Driver::begin_stop(const std::string& id, int signal) {
+  return TRY(running(id))->begin_stop(signal);
 }
 
 Result<> Driver::kill(const std::string& id, int signal) {

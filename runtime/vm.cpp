@@ -642,6 +642,11 @@ void Vm::finish() {
   changed_.notify_all();
 }
 
+Result<> Vm::begin_stop(int number) {
+  parts_.log->let_go();
+  return signal(std::string(guest::main_process_id), number);
+}
+
 Result<ExitStatus> Vm::stop(int number, int64_t grace_ms) {
   parts_.log->let_go();
   const auto ended = [this] { return main_exit_ || gone_ || ended_; };

@@ -73,6 +73,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   /// Ends the machine at once. For one that is not kept yet.
   void destroy();
 
+  base::Result<> begin_stop(int signal);
   base::Result<reconciler::ExitStatus> stop(int signal, int64_t grace_ms);
   base::Result<> signal(const std::string& process, int number);
   base::Result<std::string> call(const std::string& method, const std::string& path,

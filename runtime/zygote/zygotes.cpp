@@ -96,6 +96,8 @@ void Zygotes::work() {
     lock.lock();
     queue_.pop_front();
     if (made) {
+      spdlog::info("a machine with {} network device(s) was rehearsed, others are forked from it",
+                   shape.nics);
       known_.push_front({.shape = shape, .zygote = std::move(*made)});
       if (known_.size() > zygotes_max)
         superfluous.splice(superfluous.begin(), known_, std::prev(known_.end()));

@@ -223,11 +223,22 @@ base::Result<reconciler::ExitStatus> Runtime::stop(const std::string& id, int si
   SIM_RETURN(exit);
 }
 
+namespace {
+
+bool is_deaf(const Vm& vm) {
+  return vm.service.command && !vm.service.command->empty() &&
+         vm.service.command->front() == "deaf";
+}
+
+}  // namespace
+
+base::Result<> Runtime::begin_stop(const std::string& id, int signal) { return kill(id, signal); }
+
 base::Result<> Runtime::kill(const std::string& id, int signal) {
   TRY(weather_.enter("kill " + id, 5));
   if (signal == SIGKILL || signal == SIGTERM) {
     const auto found = vms.find(id);
-    if (found != vms.end())
+    if (found != vms.end() && (signal == SIGKILL || !is_deaf(found->second)))
       clock_.at(clock_.now_ms() + 20, false, [this, id, signal, life = found->second.life] {
         const auto now = vms.find(id);
         if (now != vms.end() && now->second.life == life) end(id, 128 + signal, false);

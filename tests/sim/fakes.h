@@ -109,13 +109,15 @@ struct Vm {
   spec::Service service;
 };
 
-/// Processes do what `command` says: `serve`, or `exit <ms> <code>`; `sick` never gets healthy.
+/// Processes do what `command` says: `serve`, or `exit <ms> <code>`; `sick` never gets healthy,
+/// `deaf` does not end when it is asked to.
 class Runtime : public reconciler::RuntimePort {
  public:
   Runtime(Clock& clock, Weather& weather) : clock_(clock), weather_(weather) {}
   reconciler::MachineSize size_of(const spec::Service& service) const override;
   base::Result<> create(const reconciler::ContainerSetup& setup) override;
   base::Result<> start(const reconciler::StartRequest& request) override;
+  base::Result<> begin_stop(const std::string& id, int signal) override;
   base::Result<reconciler::ExitStatus> stop(const std::string& id, int signal,
                                             int64_t grace_ms) override;
   base::Result<> kill(const std::string& id, int signal) override;

@@ -94,6 +94,7 @@ class StackMaker {
     service.restart.condition = policies[dice_.below(4)];
     if (calm) return;
     if (dice_.one_in(6)) service.command = std::vector<std::string>{"sick"};
+    if (dice_.one_in(6)) service.command = std::vector<std::string>{"deaf"};
     if (dice_.one_in(5))
       service.command = std::vector<std::string>{"exit", std::to_string(50 + dice_.below(20000)),
                                                  std::to_string(dice_.below(2))};
