@@ -244,6 +244,14 @@ class Docker(Peer):
         self.run("load", "-q", "-i", converted)
         self.run("run", "--rm", "--network", "none", self.image, "true")
 
+    def build(self, context, buildkit, *flags):
+        environment = {**self.environment, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
+        subprocess.run(
+            self.namespaces.arguments(*self.command("build", "-q", "--network", "none", *flags,
+                                                    "-t", "bench", context)),
+            check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE)
+
     def compose(self, file, *words):
         self.environment["COMPOSE_PARALLEL_LIMIT"] = "64"
         self.call(["docker-compose", "-f", file, *words], cwd=pathlib.Path(file).parent)
