@@ -7,14 +7,10 @@
 #include <limits>
 #include <optional>
 
+#include "base/lower_case.h"
+
 namespace base {
 namespace {
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
 
 /// The number at the front of `text`, which then starts behind it.
 std::optional<double> take_number(std::string_view& text) {
@@ -66,7 +62,7 @@ const DurationUnit* take_unit(std::string_view& text) {
 }  // namespace
 
 Result<uint64_t> parse_bytes(std::string_view text) {
-  const std::string lowered = lower(text);
+  const std::string lowered = lower_case(text);
   std::string_view rest = lowered;
   const std::optional<double> number = take_number(rest);
   while (!rest.empty() && rest.front() == ' ') rest.remove_prefix(1);

@@ -29,12 +29,6 @@ using nlohmann::json;
 constexpr const char* cache_media_type = "application/vnd.container.build-cache.v1+json";
 constexpr size_t copy_bytes = 256u << 10;
 
-json to_json(const image::Descriptor& descriptor) {
-  return {{"mediaType", descriptor.media_type},
-          {"digest", descriptor.digest},
-          {"size", descriptor.size}};
-}
-
 std::string blob_path(const std::string& folder, const std::string& digest) {
   return fmt::format("{}/blobs/sha256/{}", folder, image::digest_hex(digest));
 }
@@ -115,11 +109,11 @@ Result<image::Descriptor> pack_cache(image::Store& store, image::Lease& lease, c
   for (const auto& [key, entry] : parsed)
     if (!entry.layer.diff_id.empty()) layers.emplace(entry.layer.blob.digest, entry.layer.blob);
   json list = json::array();
-  for (const auto& [digest, blob] : layers) list.push_back(to_json(blob));
+  for (const auto& [digest, blob] : layers) list.push_back(image::to_json(blob));
   return store.put_text(lease,
                         base::dump_json({{"schemaVersion", 2},
                                          {"mediaType", image::manifest_media_type},
-                                         {"config", to_json(config)},
+                                         {"config", image::to_json(config)},
                                          {"layers", std::move(list)}}),
                         image::manifest_media_type);
 }
@@ -158,7 +152,7 @@ Result<> write_cache_folder(image::Store& store, const image::Descriptor& packed
   TRY(copy_out(store, packed.digest, folder));
   TRY(base::write_file_atomically(folder + "/oci-layout",
                                   base::dump_json({{"imageLayoutVersion", "1.0.0"}}), 0644));
-  const json index = {{"schemaVersion", 2}, {"manifests", json::array({to_json(packed)})}};
+  const json index = {{"schemaVersion", 2}, {"manifests", json::array({image::to_json(packed)})}};
   return base::write_file_atomically(folder + "/index.json", base::dump_json(index), 0644);
 }
 

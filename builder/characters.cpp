@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <array>
 
+#include "base/lower_case.h"
+
 namespace builder {
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
 
 /// White space beyond ASCII, as UTF-8.
@@ -57,11 +58,7 @@ std::string_view trim(std::string_view text) {
   return text.substr(0, end);
 }
 
-std::string to_lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(), lower);
-  return result;
-}
+std::string to_lower(std::string_view text) { return base::lower_case(text); }
 
 std::string to_upper(std::string_view text) {
   std::string result(text);
@@ -71,7 +68,7 @@ std::string to_upper(std::string_view text) {
 
 bool equal_fold(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](char x, char y) { return lower(x) == lower(y); });
+                    [](char x, char y) { return base::lower_case(x) == base::lower_case(y); });
 }
 
 }  // namespace builder

@@ -23,14 +23,6 @@ using base::ErrorCode;
 using base::Result;
 using nlohmann::json;
 
-constexpr const char* index_media_type = "application/vnd.oci.image.index.v1+json";
-
-json to_json(const image::Descriptor& descriptor) {
-  return {{"mediaType", descriptor.media_type},
-          {"digest", descriptor.digest},
-          {"size", descriptor.size}};
-}
-
 /// An OCI manifest may not name Docker's types.
 std::string oci_layer_type(const std::string& media_type) {
   if (media_type == "application/vnd.docker.image.rootfs.diff.tar.gzip")
@@ -142,11 +134,11 @@ Result<image::Descriptor> Content::put_image(const Root& root) {
   for (const LayerRef& layer : root.layers) {
     image::Descriptor blob = layer.blob;
     blob.media_type = oci_layer_type(blob.media_type);
-    layers.push_back(to_json(blob));
+    layers.push_back(image::to_json(blob));
   }
   const json manifest = {{"schemaVersion", 2},
                          {"mediaType", image::manifest_media_type},
-                         {"config", to_json(config)},
+                         {"config", image::to_json(config)},
                          {"layers", std::move(layers)}};
   return ports_.store.put_text(*lease_, base::dump_json(manifest), image::manifest_media_type);
 }
@@ -155,14 +147,14 @@ Result<image::Descriptor> Content::put_index(
     const std::vector<std::pair<image::Platform, image::Descriptor>>& images) {
   json manifests = json::array();
   for (const auto& [platform, descriptor] : images) {
-    json one = to_json(descriptor);
+    json one = image::to_json(descriptor);
     one["platform"] = {{"os", platform.os}, {"architecture", platform.architecture}};
     if (!platform.variant.empty()) one["platform"]["variant"] = platform.variant;
     manifests.push_back(std::move(one));
   }
   const json index = {
-      {"schemaVersion", 2}, {"mediaType", index_media_type}, {"manifests", std::move(manifests)}};
-  return ports_.store.put_text(*lease_, base::dump_json(index), index_media_type);
+      {"schemaVersion", 2}, {"mediaType", image::index_media_type}, {"manifests", std::move(manifests)}};
+  return ports_.store.put_text(*lease_, base::dump_json(index), image::index_media_type);
 }
 
 }  // namespace builder

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/lower_case.h"
 #include "base/text.h"
 
 namespace builder {
@@ -14,12 +15,6 @@ using base::ErrorCode;
 using base::Result;
 
 constexpr std::string_view image_scheme = "docker-image://";
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
 
 std::optional<size_t> number_of(const std::string& text) {
   size_t number = 0;
@@ -81,9 +76,9 @@ class GraphMaker {
 
   /// Among the first `end` stages, the last one of that name; or by number.
   std::optional<size_t> stage_named(const std::string& name, size_t end) const {
-    const std::string wanted = lower_case(name);
+    const std::string wanted = base::lower_case(name);
     for (size_t i = end; i-- > 0;)
-      if (!file_.stages[i].from.name.empty() && lower_case(file_.stages[i].from.name) == wanted)
+      if (!file_.stages[i].from.name.empty() && base::lower_case(file_.stages[i].from.name) == wanted)
         return i;
     const auto number = number_of(name);
     return number && *number < end ? number : std::nullopt;

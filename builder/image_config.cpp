@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/lower_case.h"
 #include "base/text.h"
 #include "base/units.h"
 
@@ -162,9 +163,8 @@ void ImageConfig::add_volume(const std::string& path) {
 
 Result<> ImageConfig::expose(const std::string& ports) {
   const size_t slash = ports.find('/');
-  std::string protocol = slash == std::string::npos ? "tcp" : ports.substr(slash + 1);
-  std::transform(protocol.begin(), protocol.end(), protocol.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string protocol =
+      slash == std::string::npos ? "tcp" : base::lower_case(ports.substr(slash + 1));
   if (protocol != "tcp" && protocol != "udp" && protocol != "sctp")
     return base::fail(ErrorCode::InvalidArgument, "'{}': the protocol is tcp, udp or sctp",
                       base::escape_controls(ports));

@@ -288,7 +288,15 @@ std::string output_name(OutputKind kind) {
   return "image";
 }
 
-Result<> add_output(const Parsed& parsed, BuildOptions& options) {
+/// As `run` will look for them.
+std::vector<std::string> named_here(const std::vector<std::string>& tags,
+                                    const RegistryConfig& config) {
+  std::vector<std::string> names;
+  for (const std::string& tag : tags) names.push_back(with_registry(tag, config));
+  return names;
+}
+
+Result<> add_output(const Parsed& parsed, const RegistryConfig& config, BuildOptions& options) {
   if (const auto text = parsed.value("output")) options.output = TRY(parse_output(*text));
   const OutputKind kind = options.output.kind;
   if (kind == OutputKind::Local && options.output.destination.empty())
@@ -297,7 +305,7 @@ Result<> add_output(const Parsed& parsed, BuildOptions& options) {
   const bool is_image = kind == OutputKind::Image || kind == OutputKind::Oci;
   if (options.tags.empty() && is_image && !parsed.has("check"))
     options.tags = {base::random_uuid()};
-  options.request["tags"] = options.tags;
+  options.request["tags"] = named_here(options.tags, config);
   options.request["output"] = output_name(kind);
   return {};
 }
@@ -405,7 +413,7 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
   TRY(add_registries(context, request));
   TRY(add_machine(parsed, request));
   TRY(add_epoch(context, request));
-  TRY(add_output(parsed, options));
+  TRY(add_output(parsed, TRY(read_registry_config(context.surroundings)), options));
   return options;
 }
 
@@ -447,7 +455,7 @@ Result<json> stack_build_request(const Context& context, const StackFiles& files
   add_stack_contexts(stack, build, request);
   std::vector<std::string> tags{owner.image};
   tags.insert(tags.end(), build.tags.begin(), build.tags.end());
-  request["tags"] = tags;
+  request["tags"] = named_here(tags, TRY(read_registry_config(context.surroundings)));
   request["arguments"] = build.args;
   request["labels"] = build.labels;
   request["target"] = build.target;

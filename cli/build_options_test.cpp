@@ -65,6 +65,29 @@ TEST_CASE("a secret that is not there says which, and what to do") {
         "name a file");
 }
 
+TEST_CASE("a tag that names no registry is of the default one, as `run` will look for it") {
+  World world;
+  REQUIRE(base::make_directories(world.folder + "/.config/container"));
+  REQUIRE(base::write_file_atomically(world.folder + "/.config/container/config.toml",
+                                      "[registry]\ndomain = \"reg.example\"\n"));
+  world.context.surroundings.read_file = [](const std::string& path) {
+    return base::read_file(path, 1u << 20);
+  };
+  world.files.stack->builds["web"].tags = {"team/web:2", "ghcr.io/team/web:3"};
+
+  const auto request = world.request();
+  REQUIRE(request);
+  CHECK(request->at("tags") ==
+        json::array({"reg.example/shop-web", "reg.example/team/web:2", "ghcr.io/team/web:3"}));
+
+  cli::Parsed parsed;
+  parsed.values["tag"] = {"app:1"};
+  const auto options = cli::read_build_options(world.context, parsed);
+  REQUIRE_MESSAGE(options, options.error().to_string());
+  CHECK(options->request.at("tags") == json::array({"reg.example/app:1"}));
+  CHECK(options->tags == std::vector<std::string>{"app:1"});
+}
+
 TEST_CASE("another service's image is a context that no registry is asked for") {
   World world;
   world.files.stack->builds["web"].additional_contexts = {{"below", "service:base"},

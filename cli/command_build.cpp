@@ -143,7 +143,7 @@ Result<> save_archive(const Context& context, const BuildOptions& options) {
   Request request;
   request.method = "POST";
   request.target = "/v1/images/save";
-  request.body = base::dump_json({{"references", options.tags}});
+  request.body = base::dump_json({{"references", options.request.at("tags")}});
   request.silence_ms_max = -1;
   const Result<> saved = context.client.stream(
       request, [&](std::string_view bytes) { return base::write_all(file.get(), bytes); });

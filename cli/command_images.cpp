@@ -106,12 +106,21 @@ class OutputFile {
   base::UniqueFd fd_;
 };
 
+/// The names a command is given, each in full where a default registry is set.
+Result<std::vector<std::string>> names_of(const Context& context, const Parsed& parsed) {
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  std::vector<std::string> names;
+  for (const std::string& one : parsed.arguments) names.push_back(name_here(one, config));
+  return names;
+}
+
 Result<int> save(Context& context, const Parsed& parsed) {
   Request request;
   request.method = "POST";
   request.target = "/v1/images/save";
   request.body =
-      base::dump_json({{"references", parsed.arguments}, {"platform", platform_of(parsed)}});
+      base::dump_json({{"references", TRY(names_of(context, parsed))},
+                       {"platform", platform_of(parsed)}});
   std::string references;
   for (const std::string& reference : parsed.arguments)
     references += base::escape_controls(reference) + "\n";
@@ -158,7 +167,7 @@ Result<int> list(Context& context, const Parsed& parsed) {
 Result<int> inspect(Context& context, const Parsed& parsed) {
   json details = json::array();
   bool complete = true;
-  for (const std::string& reference : parsed.arguments) {
+  for (const std::string& reference : TRY(names_of(context, parsed))) {
     const Result<json> image =
         ask(context, "/v1/images/inspect?reference=" + percent_encode(reference));
     if (image) {
@@ -176,11 +185,11 @@ Result<int> inspect(Context& context, const Parsed& parsed) {
 // ---- names, and an end to them -----------------------------------------------------------------
 
 Result<int> tag(Context& context, const Parsed& parsed) {
+  const std::vector<std::string> names = TRY(names_of(context, parsed));
   Request request;
   request.method = "POST";
   request.target = "/v1/images/tag";
-  request.body =
-      base::dump_json({{"source", parsed.arguments.at(0)}, {"target", parsed.arguments.at(1)}});
+  request.body = base::dump_json({{"source", names.at(0)}, {"target", names.at(1)}});
   const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
   TRY(print(base::escape_controls(base::json_string_or(answer, "reference", "")) + "\n"));
   return 0;
@@ -229,7 +238,7 @@ Result<int> remove(Context& context, const Parsed& parsed) {
   if (!parsed.arguments.empty() && parsed.has("all"))
     return wrong_usage(context, parsed, "explicitly supplied images conflict with the --all flag");
   const std::vector<std::string> references =
-      parsed.has("all") ? TRY(all_references(context)) : parsed.arguments;
+      parsed.has("all") ? TRY(all_references(context)) : TRY(names_of(context, parsed));
   bool complete = true;
   int64_t reclaimed = 0;
   for (const std::string& reference : references) {

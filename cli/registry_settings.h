@@ -49,6 +49,8 @@ base::Result<> write_default_registry(const Surroundings& surroundings,
 std::string registry_of(const std::string& reference);
 /// The reference with the configured registry in front, if it names none.
 std::string with_registry(const std::string& reference, const RegistryConfig& config);
+/// The same of a command that takes the beginning of a digest for a name, too.
+std::string name_here(const std::string& reference, const RegistryConfig& config);
 /// `docker.io` for the names people use for it, else the host as it is, without scheme and path.
 std::string canonical_registry(const std::string& server);
 

@@ -49,6 +49,9 @@ TEST_CASE("a reference names its registry as everybody reads it") {
   config.domain = "reg.example:5000";
   CHECK(cli::with_registry("alpine:3", config) == "reg.example:5000/alpine:3");
   CHECK(cli::with_registry("ghcr.io/a/b", config) == "ghcr.io/a/b");
+  CHECK(cli::name_here("alpine", config) == "reg.example:5000/alpine");
+  CHECK(cli::name_here("0123456789ab", config) == "0123456789ab");
+  CHECK(cli::name_here("sha256:00", config) == "sha256:00");
 }
 
 TEST_CASE("config.toml gives hosts their mirrors and keys, and says where it is wrong") {

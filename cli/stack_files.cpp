@@ -11,6 +11,7 @@
 #include "base/names.h"
 #include "base/text.h"
 #include "cli/console.h"
+#include "cli/registry_settings.h"
 #include "spec/load.h"
 
 namespace cli {
@@ -182,6 +183,12 @@ Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
     }));
   }
   result.stack = std::move(loaded.stack);
+  if (result.stack) {
+    // What names no registry is of the default one, whether it is pulled or built.
+    const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+    for (auto& [name, service] : result.stack->services)
+      service.image = with_registry(service.image, config);
+  }
   result.pull_policies = std::move(loaded.pull_policies);
   result.build_secrets = std::move(loaded.build_secrets);
   return result;

@@ -98,7 +98,11 @@ bool Check::is_there(const std::string& reference, const Descriptor& blob) {
   if (store_.has(blob.digest)) return true;
   if (!missing_.insert(blob.digest).second) return false;  // told already
   std::string why;
-  if (fetch_) {
+  // `localhost/…` was made on this machine: no registry has it, and none is waited for.
+  const bool made_here = reference.starts_with("localhost/");
+  if (fetch_ && made_here)
+    why = ", and cannot be fetched again (it was made on this machine, no registry has it)";
+  if (fetch_ && !made_here) {
     const Result<> fetched = fetch_(reference, blob);
     if (fetched && store_.has(blob.digest)) {
       report_.repaired.push_back(fmt::format(
@@ -109,10 +113,11 @@ bool Check::is_there(const std::string& reference, const Descriptor& blob) {
     if (!fetched)
       why = fmt::format(", and cannot be fetched again ({})", fetched.error().to_string());
   }
+  const std::string name = base::escape_controls(reference);
   report_.problems.push_back(fmt::format(
-      "{} of image '{}' is gone{}; bring the image in again: container image pull "
-      "{}, or container image load -i FILE",
-      blob.digest, base::escape_controls(reference), why, base::escape_controls(reference)));
+      "{} of image '{}' is gone{}; bring the image in again: container {} {}, or container image "
+      "load -i FILE",
+      blob.digest, name, why, made_here ? "build -t" : "image pull", name));
   return false;
 }
 

@@ -18,12 +18,12 @@ using image_test::TestImage;
 
 namespace {
 
-constexpr const char* name = "localhost/test:1";
+constexpr const char* name = "reg.example/test:1";
 
 struct System {
   fs::path folder;
   std::unique_ptr<image::Images> images;
-  TestImage made{.layers = {tar({{.name = "a", .content = "content of a"}})}};
+  TestImage made{.name = name, .layers = {tar({{.name = "a", .content = "content of a"}})}};
 
   System() {
     std::string path = (fs::temp_directory_path() / "check-XXXXXX").string();
@@ -77,7 +77,7 @@ TEST_CASE("a damaged blob is set aside, and told with the image it is missing fr
   REQUIRE(report.repaired.size() == 1);
   CHECK(report.repaired[0].find(digest + " was damaged and is set aside as '") == 0);
   REQUIRE(report.problems.size() == 1);
-  CHECK(report.problems[0].find(digest + " of image 'localhost/test:1' is gone; bring") == 0);
+  CHECK(report.problems[0].find(digest + " of image 'reg.example/test:1' is gone; bring") == 0);
   CHECK_FALSE(system.images->store().has(digest));
   CHECK_FALSE(fs::is_empty(system.folder / "images/damaged"));
 
@@ -141,9 +141,29 @@ TEST_CASE("a blob that is gone is fetched again where that is possible") {
   CHECK(report.problems.empty());
   CHECK(report.repaired.size() == 2);
   CHECK(asked == std::vector<std::string>{
-                     "localhost/test:1 " + image::digest_of(system.made.manifest_text()),
-                     "localhost/test:1 " + image::digest_of(system.made.layers[0])});
+                     "reg.example/test:1 " + image::digest_of(system.made.manifest_text()),
+                     "reg.example/test:1 " + image::digest_of(system.made.layers[0])});
   CHECK(system.images->store().has(image::digest_of(system.made.layers[0])));
+}
+
+TEST_CASE("what was made on this machine is asked of no registry") {
+  System system;
+  const image::Descriptor here = system.images->store().tags().at(name);
+  REQUIRE(system.images->store().tag({{"localhost/mine:1", here}}));
+  REQUIRE(system.images->remove(name, false));
+  fs::remove(system.blob(system.made.layers[0]));
+
+  bool asked = false;
+  const CheckReport report = system.check([&](const auto&, const auto&) {
+    asked = true;
+    return base::Result<>();
+  });
+  CHECK_FALSE(asked);
+  REQUIRE(report.problems.size() == 1);
+  CHECK(report.problems[0].find("it was made on this machine, no registry has it") !=
+        std::string::npos);
+  CHECK(report.problems[0].find("container build -t localhost/mine:1, or container image load") !=
+        std::string::npos);
 }
 
 TEST_CASE("what cannot be fetched says why") {

@@ -185,6 +185,12 @@ Result<Descriptor> descriptor_from_json(const json& document) {
   return descriptor;
 }
 
+json to_json(const Descriptor& descriptor) {
+  return {{"mediaType", descriptor.media_type},
+          {"digest", descriptor.digest},
+          {"size", descriptor.size}};
+}
+
 bool is_index(const json& document) {
   const auto manifests = document.find("manifests");
   return manifests != document.end() && manifests->is_array() && !document.contains("layers") &&

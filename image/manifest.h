@@ -56,6 +56,8 @@ struct Config {
 };
 
 base::Result<Descriptor> descriptor_from_json(const nlohmann::json& json);
+/// As manifests and indexes name what they hold.
+nlohmann::json to_json(const Descriptor& descriptor);
 /// A manifest or an index must say only one of both; that two tools see two images is refused.
 base::Result<Manifest> manifest_from_json(const nlohmann::json& json);
 bool is_index(const nlohmann::json& json);

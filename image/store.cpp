@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "image/manifest.h"
 
 namespace image {
 namespace {
@@ -43,11 +44,10 @@ Result<base::UniqueFd> take_lock(const std::string& path) {
   return base::fail_errno(errno, fmt::format("lock '{}'", path));
 }
 
-json to_json(const std::string& reference, const Descriptor& descriptor) {
-  return {{"mediaType", descriptor.media_type},
-          {"digest", descriptor.digest},
-          {"size", descriptor.size},
-          {"annotations", {{name_annotation, reference}, {tag_annotation, reference}}}};
+json named(const std::string& reference, const Descriptor& descriptor) {
+  json entry = to_json(descriptor);
+  entry["annotations"] = {{name_annotation, reference}, {tag_annotation, reference}};
+  return entry;
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ Result<> Store::load_index() {
 Result<> Store::save_index(const std::map<std::string, Descriptor>& tags) const {
   json manifests = json::array();
   for (const auto& [reference, descriptor] : tags)
-    manifests.push_back(to_json(reference, descriptor));
+    manifests.push_back(named(reference, descriptor));
   const json index = {{"schemaVersion", 2},
                       {"mediaType", "application/vnd.oci.image.index.v1+json"},
                       {"manifests", manifests}};

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "base/lower_case.h"
 #include "base/names.h"
 #include "base/text.h"
 #include "spec/readers.h"
@@ -79,7 +80,7 @@ PortText long_port(const Node& node) {
 }
 
 std::optional<Protocol> read_protocol(Reading& reading, const Node& node, std::string name) {
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  name = base::lower_case(name);
   if (name.empty() || name == "tcp") return Protocol::Tcp;
   if (name == "udp") return Protocol::Udp;
   reading.error(node, fmt::format("protocol '{}' is not supported", name), "use tcp or udp");
@@ -162,11 +163,7 @@ bool is_mac_address(const std::string& text) {
 }
 
 std::optional<std::string> read_mac_address(Reading& reading, const Node& node) {
-  if (is_mac_address(node.text)) {
-    std::string lowered = node.text;
-    for (char& c : lowered) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return lowered;
-  }
+  if (is_mac_address(node.text)) return base::lower_case(node.text);
   reading.error(
       node, fmt::format("'{}' is not a MAC address", node.text),
       "write six pairs of hex digits such as 02:42:ac:11:00:02; the second digit is even");

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
+#include "base/lower_case.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "spec/readers.h"
@@ -80,9 +81,7 @@ std::optional<int64_t> integer(Reading& reading, const Node& node, int64_t min, 
 
 std::optional<bool> boolean(Reading& reading, const Node& node) {
   if (!node.is_scalar()) return std::nullopt;
-  std::string lowered = node.text;
-  std::transform(lowered.begin(), lowered.end(), lowered.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const std::string lowered = base::lower_case(node.text);
   for (const auto& [word, value, old] : boolean_words) {
     if (lowered != word) continue;
     if (old)

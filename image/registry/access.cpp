@@ -7,6 +7,7 @@
 #include <curl/curl.h>
 #include <nlohmann/json.hpp>
 
+#include "base/lower_case.h"
 #include "base/text.h"
 #include "image/registry/http.h"
 
@@ -55,18 +56,28 @@ Result<const json*> object_at(const json& object, const char* key) {
   return &*found;
 }
 
+Result<> check_scheme(const std::string& scheme) {
+  if (scheme == "auto" || scheme == "http" || scheme == "https") return {};
+  return fail(ErrorCode::InvalidArgument, "the scheme is http, https or auto, not '{}'",
+              base::escape_controls(scheme));
+}
+
 Result<HostSettings> settings_from_json(const json& object) {
   if (!object.is_object())
     return fail(ErrorCode::InvalidArgument, "the settings of a registry must be an object");
   HostSettings settings;
   settings.scheme = TRY(text(object, "scheme"));
+  if (!settings.scheme.empty()) TRY(check_scheme(settings.scheme));
   settings.mirrors = TRY(texts(object, "mirrors"));
   settings.realms = TRY(texts(object, "realms"));
   settings.ca = TRY(text(object, "ca"));
   settings.client_certificate = TRY(text(object, "client_certificate"));
   settings.client_key = TRY(text(object, "client_key"));
   const auto insecure = object.find("insecure");
-  settings.insecure = insecure != object.end() && insecure->is_boolean() && insecure->get<bool>();
+  if (insecure != object.end() && !insecure->is_boolean())
+    return fail(ErrorCode::InvalidArgument,
+                "'insecure' of the registry access must be true or false");
+  settings.insecure = insecure != object.end() && insecure->get<bool>();
   return settings;
 }
 
@@ -79,21 +90,13 @@ Result<Credential> credential_from_json(const json& object) {
                     .registry_token = TRY(text(object, "registry_token"))};
 }
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return result;
-}
-
 /// `host:port` and `[::1]:port` without the port and the brackets.
 std::string host_of(std::string_view authority) {
   if (authority.starts_with("[")) {
     const size_t end = authority.find(']');
-    return lower(authority.substr(1, end == std::string_view::npos ? end : end - 1));
+    return base::lower_case(authority.substr(1, end == std::string_view::npos ? end : end - 1));
   }
-  return lower(authority.substr(0, authority.rfind(':')));
+  return base::lower_case(authority.substr(0, authority.rfind(':')));
 }
 
 /// 127/8, 10/8, 172.16/12, 192.168/16: where `auto` means http.
@@ -106,7 +109,7 @@ bool is_private_address(const std::string& host) {
 
 std::string auto_scheme(const std::string& host, const Access& access) {
   const bool own_name =
-      !access.dns_domain.empty() && host.ends_with("." + lower(access.dns_domain));
+      !access.dns_domain.empty() && host.ends_with("." + base::lower_case(access.dns_domain));
   return is_loopback_host(host) || is_private_address(host) || own_name ? "http" : "https";
 }
 
@@ -140,7 +143,7 @@ bool matches_no_proxy(const std::string& host, const std::string& no_proxy) {
   for (std::string entry : base::split(no_proxy, ',')) {
     while (entry.starts_with(" ") || entry.starts_with(".")) entry.erase(0, 1);
     while (entry.ends_with(" ")) entry.pop_back();
-    entry = lower(entry);
+    entry = base::lower_case(entry);
     if (entry.empty()) continue;
     if (entry == "*" || entry == host || host.ends_with("." + entry)) return true;
   }
@@ -183,7 +186,7 @@ Result<UrlParts> parse_url(const std::string& url) {
   if (::curl_url_set(handle.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK)
     return fail(ErrorCode::InvalidArgument, "'{}' is no URL", without_query(url));
   UrlParts parts;
-  parts.scheme = lower(part_of(handle.get(), CURLUPART_SCHEME));
+  parts.scheme = base::lower_case(part_of(handle.get(), CURLUPART_SCHEME));
   if (parts.scheme != "http" && parts.scheme != "https")
     return fail(ErrorCode::InvalidArgument, "'{}' is neither an http nor an https URL",
                 without_query(url));
@@ -214,9 +217,7 @@ Result<Access> access_from_json(const json& object) {
   Access access;
   if (const std::string scheme = TRY(text(object, "scheme")); !scheme.empty())
     access.scheme = scheme;
-  if (access.scheme != "auto" && access.scheme != "http" && access.scheme != "https")
-    return fail(ErrorCode::InvalidArgument, "the scheme is http, https or auto, not '{}'",
-                base::escape_controls(access.scheme));
+  TRY(check_scheme(access.scheme));
   if (const auto number = object.find("max_concurrent_downloads"); number != object.end()) {
     if (!number->is_number_integer() || number->get<int64_t>() < 1)
       return fail(ErrorCode::InvalidArgument,

@@ -8,6 +8,7 @@
 #include "base/base64.h"
 #include "base/deadline.h"
 #include "base/json.h"
+#include "base/lower_case.h"
 #include "base/text.h"
 
 namespace image::registry {
@@ -22,8 +23,6 @@ constexpr int64_t token_life_default_s = 60;  ///< Where the service does not sa
 constexpr int64_t token_life_max_s = 24 * 3600;
 constexpr int64_t token_margin_s = 10;  ///< So that none expires on its way.
 constexpr const char* client_name = "container";
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 bool is_token_char(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -64,7 +63,7 @@ class ChallengeReader {
   std::string token() {
     std::string word;
     while (position_ < text_.size() && is_token_char(text_[position_]))
-      word += lower(text_[position_++]);
+      word += base::lower_case(text_[position_++]);
     return word;
   }
   std::string value() {

@@ -237,6 +237,62 @@ TEST_CASE("Basic authentication is answered where the registry asks for it") {
   CHECK(refused.error().to_string().find("container registry login") != std::string::npos);
 }
 
+TEST_CASE("a registry without TLS sees secrets on loopback, or where somebody asked for it") {
+  Access access;
+  access.dns_domain = "test";
+  const auto allowed = [&](const std::string& host) {
+    const Endpoint endpoint = endpoints_of(host, access, false).value().back();
+    return endpoint.scheme + (endpoint.secrets_allowed ? " with secrets" : " without");
+  };
+  CHECK(allowed("localhost:5000") == "http with secrets");
+  CHECK(allowed("127.0.0.1:5000") == "http with secrets");
+  CHECK(allowed("10.0.0.5:5000") == "http without");
+  CHECK(allowed("registry.test") == "http without");
+  CHECK(allowed("ghcr.io") == "https with secrets");
+  access.hosts["10.0.0.5:5000"].scheme = "http";
+  CHECK(allowed("10.0.0.5:5000") == "http with secrets");
+  access.hosts["ghcr.io"].mirrors = {"http://mirror.example"};
+  CHECK_FALSE(endpoints_of("ghcr.io", access, false).value().front().secrets_allowed);
+  access.scheme = "http";
+  CHECK(allowed("registry.test") == "http with secrets");
+}
+
+TEST_CASE("neither passwords nor tokens go over an open line that nobody asked for") {
+  std::string challenge;
+  Desk desk([&](const Seen& seen, const Wire& wire) {
+    if (seen.target.starts_with("/token")) return wire.answer(200, R"({"token":"t0ken"})");
+    wire.answer(401, "", "WWW-Authenticate: " + challenge + "\r\n");
+  });
+  // What another host would be: only that the line is open is known of it.
+  const Endpoint open{.registry = "10.0.0.5:5000",
+                      .scheme = "http",
+                      .authority = desk.server.authority(),
+                      .secrets_allowed = false};
+  const auto try_with = [&](const Credential& credential) {
+    desk.access.credentials["10.0.0.5:5000"] = credential;
+    Repository repository(*desk.http, desk.access, open, "team/app", desk.cancel);
+    return repository.manifest("1").error();
+  };
+  for (const std::string& kind : {std::string("Basic realm=\"r\""),
+                                  "Bearer realm=\"" + desk.server.url("/token") + "\""}) {
+    challenge = kind;
+    for (const Credential& credential :
+         {Credential{.username = "ann", .password = "s3cret"},
+          Credential{.username = "ann", .identity_token = "s3cret"},
+          Credential{.registry_token = "s3cret"}}) {
+      const base::Error error = try_with(credential);
+      CHECK(error.code() == ErrorCode::Denied);
+      CHECK(error.to_string().find("--scheme http") != std::string::npos);
+      CHECK(error.to_string().find("s3cret") == std::string::npos);
+    }
+  }
+  for (const Seen& seen : desk.server.seen()) {
+    CHECK(seen.headers.count("authorization") == 0);
+    CHECK(seen.target.find("/token") == std::string::npos);
+    CHECK(seen.body.empty());
+  }
+}
+
 // ---- redirects ---------------------------------------------------------------------------------
 
 TEST_CASE("a redirect is followed without the Authorization header") {
@@ -584,6 +640,9 @@ TEST_CASE("an access that is wrong is refused without repeating what it holds") 
     return access_from_json(nlohmann::json::parse(text)).error().to_string();
   };
   CHECK(refused(R"({"scheme":"gopher"})").find("http, https or auto") != std::string::npos);
+  CHECK(refused(R"({"hosts":{"a":{"scheme":"htps"}}})").find("not 'htps'") != std::string::npos);
+  CHECK(refused(R"({"hosts":{"a":{"insecure":"false"}}})").find("true or false") !=
+        std::string::npos);
   CHECK(refused(R"({"max_concurrent_downloads":0})").find("greater than 0") != std::string::npos);
   const std::string text = refused(R"({"credentials":{"a":{"password":"s3c\r\nret"}}})");
   CHECK(text.find("password") != std::string::npos);
