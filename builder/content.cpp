@@ -152,8 +152,9 @@ Result<image::Descriptor> Content::put_index(
     if (!platform.variant.empty()) one["platform"]["variant"] = platform.variant;
     manifests.push_back(std::move(one));
   }
-  const json index = {
-      {"schemaVersion", 2}, {"mediaType", image::index_media_type}, {"manifests", std::move(manifests)}};
+  const json index = {{"schemaVersion", 2},
+                      {"mediaType", image::index_media_type},
+                      {"manifests", std::move(manifests)}};
   return ports_.store.put_text(*lease_, base::dump_json(index), image::index_media_type);
 }
 

@@ -78,7 +78,8 @@ class GraphMaker {
   std::optional<size_t> stage_named(const std::string& name, size_t end) const {
     const std::string wanted = base::lower_case(name);
     for (size_t i = end; i-- > 0;)
-      if (!file_.stages[i].from.name.empty() && base::lower_case(file_.stages[i].from.name) == wanted)
+      if (!file_.stages[i].from.name.empty() &&
+          base::lower_case(file_.stages[i].from.name) == wanted)
         return i;
     const auto number = number_of(name);
     return number && *number < end ? number : std::nullopt;

@@ -215,9 +215,8 @@ std::string with_registry(const std::string& reference, const RegistryConfig& co
 
 std::string name_here(const std::string& reference, const RegistryConfig& config) {
   constexpr size_t digits_min = 12;  // of a digest; what is shorter is a name
-  const bool is_digits =
-      reference.size() >= digits_min &&
-      reference.find_first_not_of("0123456789abcdef") == std::string::npos;
+  const bool is_digits = reference.size() >= digits_min &&
+                         reference.find_first_not_of("0123456789abcdef") == std::string::npos;
   return is_digits ? reference : with_registry(reference, config);
 }
 

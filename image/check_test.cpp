@@ -23,7 +23,7 @@ constexpr const char* name = "reg.example/test:1";
 struct System {
   fs::path folder;
   std::unique_ptr<image::Images> images;
-  TestImage made{.name = name, .layers = {tar({{.name = "a", .content = "content of a"}})}};
+  TestImage made{.layers = {tar({{.name = "a", .content = "content of a"}})}, .name = name};
 
   System() {
     std::string path = (fs::temp_directory_path() / "check-XXXXXX").string();

@@ -273,13 +273,12 @@ TEST_CASE("neither passwords nor tokens go over an open line that nobody asked f
     Repository repository(*desk.http, desk.access, open, "team/app", desk.cancel);
     return repository.manifest("1").error();
   };
-  for (const std::string& kind : {std::string("Basic realm=\"r\""),
-                                  "Bearer realm=\"" + desk.server.url("/token") + "\""}) {
+  for (const std::string& kind :
+       {std::string("Basic realm=\"r\""), "Bearer realm=\"" + desk.server.url("/token") + "\""}) {
     challenge = kind;
-    for (const Credential& credential :
-         {Credential{.username = "ann", .password = "s3cret"},
-          Credential{.username = "ann", .identity_token = "s3cret"},
-          Credential{.registry_token = "s3cret"}}) {
+    for (const Credential& credential : {Credential{.username = "ann", .password = "s3cret"},
+                                         Credential{.username = "ann", .identity_token = "s3cret"},
+                                         Credential{.registry_token = "s3cret"}}) {
       const base::Error error = try_with(credential);
       CHECK(error.code() == ErrorCode::Denied);
       CHECK(error.to_string().find("--scheme http") != std::string::npos);
