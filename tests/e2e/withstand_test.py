@@ -226,7 +226,9 @@ def oci_archive(path, reference, layers):
 
 
 class Layers(SystemTest):
-    def test_a_folder_that_a_layer_does_not_list_keeps_the_owner_and_mode_it_had_below(self):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
         base = tar_of(("./", 0o751, 3, None), ("bin", 0o755, 0, None),
                       ("bin/sh", 0o755, 0, BUSYBOX.read_bytes()),
                       ("bin/stat", 0o755, 0, BUSYBOX.read_bytes()),
@@ -237,9 +239,11 @@ class Layers(SystemTest):
         holes = tar_of(("srv/deep/new/file", 0o640, 5, b"new"), ("gone/.wh..wh..opq", 0o644, 0, b""),
                        ("gone/young", 0o644, 0, b"young"))
         listed = tar_of(("srv/deep", 0o711, 6, None), ("srv/deep/more", 0o600, 0, b"more"))
-        archive = self.system.folder / "holes.tar"
+        archive = cls.system.folder / "holes.tar"
         oci_archive(archive, "localhost/holes:1", [base, holes, listed])
-        self.system.run("image", "load", "-i", archive)
+        cls.system.run("image", "load", "-i", archive)
+
+    def test_a_folder_that_a_layer_does_not_list_keeps_the_owner_and_mode_it_had_below(self):
         self.system.run("create", "--name", "holes", "--network", "none", "localhost/holes:1",
                         "/bin/sh", "-c",
                         "stat -c '%a %u %n' / /srv /srv/deep /srv/deep/new /gone; ls /gone; "
@@ -252,6 +256,30 @@ class Layers(SystemTest):
                              "what the container changed itself stays")
             # The exit code is told a moment before the record says so.
             wait_until(lambda: self.system.status("holes") != "running", "its end")
+
+    def test_a_build_on_such_layers_keeps_them_too(self):
+        context = pathlib.Path(tempfile.mkdtemp(dir=self.system.folder))
+        (context / "file").write_text("copied")
+        look = "stat -c '%a %u %n' / /srv /srv/deep /srv/deep/new /gone"
+        (context / "Dockerfile").write_text(
+            "FROM localhost/holes:1\nCOPY file /srv/deep/new/copied\n"
+            f"RUN {look} > /seen && echo x > /srv/deep/by-step && echo x > /gone/by-step && "
+            "chmod 600 /srv/deep/new/file\n")
+        expected = ["751 3 /", "1777 7 /srv", "711 6 /srv/deep", "755 0 /srv/deep/new", "755 0 /gone"]
+        self.system.run("build", "--network", "none", "-t", "localhost/built:1", str(context))
+        done = self.system.output("run", "--rm", "--network", "none", "localhost/built:1", "/bin/sh",
+                                  "-c", f"read a < /seen; {look}; while read line; do echo $line; "
+                                  "done < /seen; ls /gone /srv/deep/new")
+        self.assertEqual(done.splitlines(), expected + expected +
+                         ["/gone:", "by-step", "young", "", "/srv/deep/new:", "copied", "file"])
+        # The same by the host's eyes, which make what COPY and `--output` see.
+        files = self.system.folder / "built.tar"
+        self.system.run("build", "--network", "none", "-o", f"type=tar,dest={files}", str(context))
+        with tarfile.open(files) as tar:
+            facts = {member.name.strip("/"): f"{member.mode & 0o7777:o} {member.uid}"
+                     for member in tar if member.isdir()}
+        self.assertEqual([facts[name] for name in ("srv", "srv/deep", "srv/deep/new", "gone")],
+                         [line.rsplit(" ", 1)[0] for line in expected[1:]])
 
 
 class Hands(SystemTest):

@@ -9,11 +9,13 @@
 #include <cerrno>
 #include <csignal>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "guest/agent/build/step.h"
+#include "guest/agent/implied.h"
 #include "guest/agent/limits.h"
 #include "guest/agent/root.h"
 #include "guest/agent/system.h"
@@ -224,6 +226,31 @@ Result<> BuildMachine::set_up(const guest::ContainerConfig& config, const std::s
     TRY(base::remove_tree(folder));  // of an earlier run of the same machine
     TRY(make_folder(folder));
   }
+  TRY_DURING(restore_folders(), "folders that layers do not list");
+  return {};
+}
+
+/// Folders of the image that no layer on top lists get their owner and mode back in a layer of
+/// their own, above the image's: what a step copies up of them into its layer is right then.
+Result<> BuildMachine::restore_folders() {
+  if (image_layers_.size() < 2) return {};
+  const std::string folder = layers_folder + "/image";
+  const std::string files = folder + "/files";
+  for (const std::string& one : {folder, files, folder + "/work"}) TRY(make_folder(one));
+  const RootFacts top = top_root();
+  if (::chown(files.c_str(), top.user, top.group) != 0 || ::chmod(files.c_str(), top.mode) != 0)
+    return fail_errno(errno, "make the layer's root");
+  MountOptions options;
+  for (auto layer = image_layers_.rbegin(); layer != image_layers_.rend(); ++layer)
+    options.emplace_back("lowerdir+", *layer);
+  options.emplace_back("upperdir", files);
+  options.emplace_back("workdir", folder + "/work");
+  options.emplace_back("volatile", "");
+  // Unmounted again when it goes out of scope, before it becomes a layer itself.
+  const UniqueFd merged = TRY(make_filesystem("overlay", "container", options, 0));
+  TRY(restore_implied_folders(image_layers_, files, true,
+                              fmt::format("/proc/self/fd/{}", merged.get())));
+  image_layers_.push_back(files);
   return {};
 }
 

@@ -57,6 +57,7 @@ class BuildMachine {
                                                   std::function<void(bool succeeded)> finished);
   base::Result<Layer> new_layer(const std::string& id);
   base::Result<> check_free(const std::string& id) const;
+  base::Result<> restore_folders();
   RootFacts top_root() const;
   void discard(const std::string& folder);
 
