@@ -337,6 +337,22 @@ class BuildsAndRepairs(Case):
         self.ours.run("image", "rm", f"{registry.host}/hello:1")
         self.ours.run("registry", "default", "set", registry.host)
         self.assertIn(f"pulled {registry.host}/hello:1", self.build("FROM hello:1\n").stderr)
+        # And where what is made here without one belongs: one name for every command.
+        self.ours.run("image", "tag", "hello:1", "mine:1")
+        self.ours.run("image", "inspect", "mine:1")
+        self.ours.run("image", "rm", "mine:1")
+        context = pathlib.Path(tempfile.mkdtemp(dir=self.ours.folder))
+        (context / "Dockerfile").write_text("FROM hello:1\nLABEL a=b\n")
+        self.ours.run("build", "-t", "app:1", str(context))
+        self.assertIn(f"{registry.host}/app:1\n", self.ours.output("image", "ls", "-q"))
+        (context / "compose.yaml").write_text(
+            "services:\n  a: {image: 'app:1', network_mode: none}\n"
+            "  b: {build: ., network_mode: none}\n")
+        self.ours.run("up", "--no-start", "--pull", "never", "-p", "names", cwd=context)
+        images = {self.ours.json("inspect", name)[0]["configuration"]["image"]["reference"]
+                  for name in ("names-a-1", "names-b-1")}
+        self.assertEqual(images, {f"{registry.host}/app:1", f"{registry.host}/names-b"})
+        self.ours.run("down", "-p", "names", cwd=context)
 
     def test_a_cache_goes_to_a_registry_and_comes_from_there_on_another_system(self):
         registry = self.registry()
