@@ -30,6 +30,7 @@ using base::UniqueFd;
 constexpr uint64_t no_epoch = 0;  ///< Below that of every daemon: any may take a child over.
 /// The first time translates, the second joins the pieces.
 constexpr int rehearsals = 3;
+constexpr size_t console_bytes_shown = 600;
 
 Result<> read_until(AgentStream& stream, std::string_view wanted, const Deadline& deadline) {
   std::string text;
@@ -39,6 +40,20 @@ Result<> read_until(AgentStream& stream, std::string_view wanted, const Deadline
     text += bytes;
   }
   return {};
+}
+
+/// What the guest has said last, on one line.
+std::string last_words(int console) {
+  std::string words;
+  char piece[4096];
+  if (!base::set_nonblocking(console, true)) return words;
+  for (;;) {
+    const size_t count = base::read_some(console, piece).value_or(0);
+    if (count == 0) break;
+    words.append(piece, count);
+    if (words.size() > console_bytes_shown) words.erase(0, words.size() - console_bytes_shown);
+  }
+  return base::escape_controls(words);
 }
 
 /// As the daemon does with every container.
@@ -110,25 +125,27 @@ Result<std::shared_ptr<Zygote>> Zygote::make(IoLoop& loop, const ZygoteOrder& or
     request.taps.push_back(taps.back().get());
   }
   zygote->machine_ = TRY(qemu::start_machine(request));
-  TRY(zygote->rehearse(loop, order, cancelled));
+  if (const Result<> rehearsed = zygote->rehearse(loop, order, cancelled); !rehearsed)
+    return fail(rehearsed.error().code(), "{}; its console: {}", rehearsed.error().to_string(),
+                last_words(zygote->machine_.console.get()));
   return zygote;
 }
 
 Result<> Zygote::rehearse(IoLoop& loop, const ZygoteOrder& order,
                           const std::atomic<bool>& cancelled) {
   const qemu::Sockets sockets{order.run_folder};
-  const Deadline deadline = Deadline::in_ms(base::limits::vm_boot_timeout_ms);
   const UniqueFd state = TRY(base::open_file(order.origin->state_path, O_RDONLY));
   const UniqueFd monitor = TRY(order_resume(sockets.monitor(), state.get()));
   for (int i = 0; i < rehearsals; ++i) {
     if (cancelled) return fail(ErrorCode::Cancelled, "the daemon is stopping");
     const auto agent =
         TRY(AgentClient::create(loop, {.socket_path = sockets.agent(), .epoch = no_epoch}));
-    const Result<> done = rehearse_once(*agent, order.shape.nics, deadline);
+    const Result<> done =
+        rehearse_once(*agent, order.shape.nics, Deadline::in_ms(base::limits::vm_clone_timeout_ms));
     agent->close("the rehearsal is over");
     TRY(done);
   }
-  return stop_guest(monitor.get(), deadline);
+  return stop_guest(monitor.get(), Deadline::in_ms(base::limits::vm_answer_timeout_ms));
 }
 
 Zygote::~Zygote() {

@@ -22,6 +22,8 @@ constexpr size_t zygotes_max = 2;
 
 /// Of a shape; what is in the way once may be gone the next time.
 constexpr int failures_max = 3;
+/// Of one making. Some rehearsals in a thousand do not come to their end.
+constexpr int tries_max = 2;
 
 template <class Shapes>
 bool contains(const Shapes& shapes, const qemu::Shape& shape) {
@@ -92,6 +94,10 @@ void Zygotes::work() {
     const qemu::Shape shape = queue_.front();
     lock.unlock();
     Result<std::shared_ptr<Zygote>> made = make(shape);
+    for (int i = 1; i < tries_max && !made && made.error().code() == ErrorCode::Timeout; ++i) {
+      spdlog::info("a machine is rehearsed once more: {}", made.error().to_string());
+      made = make(shape);
+    }
     std::list<Known> superfluous;
     lock.lock();
     queue_.pop_front();
