@@ -497,11 +497,13 @@ void Reconciler::Impl::start_effect(const RunPtr& run, size_t index) {
     last.grace_ms = 0;
   }
   Lane::Task task;
-  task.work = [this, run, starts, index, effect](const View& view) {
+  const bool going = id != nullptr && is_going(*run, *id);
+  task.work = [this, run, starts, index, effect, going](const View& view) {
     Outcome outcome;
     outcome.result = record_start(*run, index);
     if (!outcome.result) return outcome;
     View counted = view;
+    counted.is_going = going;
     if (starts && counted.container)
       counted.container->restart_count = run->internal ? counted.container->restart_count + 1 : 0;
     outcome = operations_.run(effect, counted);
@@ -641,9 +643,9 @@ void Reconciler::Impl::release_after(Run& run, size_t first, StepOutcome first_o
 }
 
 void Reconciler::Impl::skip_pending(const RunPtr& run, const std::string& why) {
-  std::erase_if(run->ready, [&](size_t i) { return run->outcomes[i] == StepOutcome::Pending; });
   for (size_t i = 0; i < run->outcomes.size(); ++i) {
-    if (run->outcomes[i] != StepOutcome::Pending) continue;
+    if (run->outcomes[i] != StepOutcome::Pending || must_follow(*run, i)) continue;
+    run->ready.erase(i);
     run->outcomes[i] = StepOutcome::Skipped;
     --run->unsettled;
     report(*run, Progress::Kind::StepSkipped, i, "skipped: " + why);

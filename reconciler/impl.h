@@ -142,6 +142,8 @@ class Reconciler::Impl {
               base::ErrorCode code = base::ErrorCode::Internal);
 
   // Stops (stopping.cpp).
+  bool is_going(const Run& run, const std::string& id) const;
+  bool must_follow(const Run& run, size_t index) const;
   int64_t grace_ms(const Run& run, size_t index) const;
   void ask_to_stop(const RunPtr& run, size_t index, int64_t grace_ms);
   void begin_grace(const RunPtr& run, size_t index, int64_t grace_ms);

@@ -678,6 +678,7 @@ Outcome Operations::ask_to_stop(const planner::StopContainer& op, const View& vi
   }
   Recorder recorder(store_, outcome);
   want_stopped(record, recorder);
+  if (view.is_going) ports_.runtime.give_up_disk(op.id);
   outcome.result = ports_.runtime.begin_stop(op.id, *signal);
   return outcome;
 }
@@ -688,6 +689,7 @@ base::Result<> Operations::stop(const planner::StopContainer& op, const View& vi
   const int signal = TRY(signal_of(op, record));
   const bool was_up = is_up(record);
   want_stopped(record, out);
+  if (view.is_going) ports_.runtime.give_up_disk(op.id);
   const ExitStatus exit = TRY_DURING(ports_.runtime.stop(op.id, signal, grace_ms_of(op, record)),
                                      "stop container '{}'", op.id);
   TRY(release(record));

@@ -43,6 +43,7 @@ struct View {
   std::optional<planner::VolumeRecord> volume;
   std::map<std::string, planner::VolumeRecord> anonymous_volumes;  ///< Of the container.
   std::vector<std::string> networks;                               ///< All that are recorded.
+  bool is_going = false;  ///< The same plan removes the container.
 };
 
 /// One call at a time: the store behind it has one connection.

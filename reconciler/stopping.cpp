@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "reconciler/impl.h"
@@ -10,6 +11,26 @@ namespace reconciler {
 
 using base::ErrorCode;
 using planner::StopContainer;
+
+/// A step of `run` removes it.
+bool Reconciler::Impl::is_going(const Run& run, const std::string& id) const {
+  return std::any_of(run.plan.steps.begin(), run.plan.steps.end(), [&](const planner::Step& step) {
+    const auto* removal = std::get_if<planner::RemoveContainer>(&step.operation);
+    return removal != nullptr && removal->id == id;
+  });
+}
+
+/// The removal of a container whose stop has begun: it has given its disk up, so both are done.
+bool Reconciler::Impl::must_follow(const Run& run, size_t index) const {
+  const auto* removal = std::get_if<planner::RemoveContainer>(&run.plan.steps[index].operation);
+  if (removal == nullptr) return false;
+  for (size_t i = 0; i < run.plan.steps.size(); ++i)
+    if (const auto* stop = std::get_if<StopContainer>(&run.plan.steps[i].operation))
+      if (stop->id == removal->id &&
+          (run.outcomes[i] == StepOutcome::Started || run.outcomes[i] == StepOutcome::Done))
+        return true;
+  return false;
+}
 
 /// What the step gives its container; 0: it has nothing to ask.
 int64_t Reconciler::Impl::grace_ms(const Run& run, size_t index) const {
@@ -25,7 +46,9 @@ void Reconciler::Impl::ask_to_stop(const RunPtr& run, size_t index, int64_t grac
   cancel_restart(stop.id);
   ++steps_running_;
   Lane::Task task;
-  task.work = [this, run, index, stop](const View& view) {
+  task.work = [this, run, index, stop, going = is_going(*run, stop.id)](const View& seen) {
+    View view = seen;
+    view.is_going = going;
     Outcome outcome;
     outcome.result = record_start(*run, index);
     return outcome.result ? operations_.ask_to_stop(stop, view) : outcome;

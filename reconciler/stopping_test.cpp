@@ -144,6 +144,29 @@ TEST_CASE("a stop that is cancelled has begun, and is finished") {
   CHECK(shop.first()->phase == Phase::Exited);
 }
 
+TEST_CASE("only who is going to be removed gives up its disk") {
+  Shop shop(2);
+  REQUIRE(shop.world.apply_and_wait("stop", Shop::stop_first()));
+  CHECK_FALSE(shop.world.runtime.vms.at("shop-s0-1").disk_given_up);
+
+  (void)shop.world.apply("down", shop.down());
+  shop.world.run_for(1'000);
+  CHECK(shop.world.runtime.vms.at("shop-s1-1").disk_given_up);
+}
+
+TEST_CASE("a removal whose stop has begun is finished, though it was cancelled") {
+  Shop shop(1);
+  const auto down = shop.world.apply("down", shop.down());
+  shop.world.run_for(1'000);
+
+  shop.world.daemon().cancel("down");
+  shop.world.run_for(2 * grace_ms);
+
+  REQUIRE(down->finished);
+  CHECK_FALSE(down->result);
+  CHECK_FALSE(shop.first());
+}
+
 TEST_CASE("a daemon that dies in between asks again, and finishes") {
   Shop shop(1);
   (void)shop.world.apply("down", shop.down());

@@ -103,6 +103,7 @@ class Driver final : public RuntimeDriver {
   MachineSize size_of(const spec::Service& service) const override;
   Result<> create(const ContainerSetup& setup) override;
   Result<> start(const StartRequest& request) override;
+  void give_up_disk(const std::string& id) override;
   Result<> begin_stop(const std::string& id, int signal) override;
   Result<ExitStatus> stop(const std::string& id, int signal, int64_t grace_ms) override;
   Result<> kill(const std::string& id, int signal) override;
@@ -395,7 +396,8 @@ Result<VmPtr> Driver::boot_until_ready(const StartRequest& request, const Contai
     return booted;
   }
   const VmPtr& vm = *booted;
-  if (!request.setup.keep_disk && request.setup.shares.empty()) vm->set_disposable();
+  if (request.setup.shares.empty()) vm->set_alone();
+  if (!request.setup.keep_disk) vm->give_up_disk();
   if (!request.setup.shares.empty()) {
     const Result<base::ProcessIdentity> served = serve_files(request, folder);
     if (!served) TRY(discard(vm, served.error()));
@@ -509,6 +511,11 @@ Result<ExitStatus> Driver::stop(const std::string& id, int signal, int64_t grace
   if (container) container->log->end_run({.exit_code = {}, .error = "the container was stopped"});
   const auto stored = qemu::load_exit(folders_.exit(id));
   return stored ? stored->exit : ExitStatus{};
+}
+
+void Driver::give_up_disk(const std::string& id) {
+  const Result<VmPtr> vm = running(id);
+  if (vm) (*vm)->give_up_disk();
 }
 
 Result<> Driver::begin_stop(const std::string& id, int signal) {

@@ -559,13 +559,13 @@ void Vm::report_health(const guest::Event& event) {
 
 void Vm::power_off() {
   base::TraceScope span(parts_.state.id, "daemon", "the machine is switched off");
-  while (!leaving() && !disposable_) {
+  while (!leaving() && !(alone_ && disk_given_up_)) {
     const uint64_t pauses_before = paused_reason().empty() ? pauses() : 0;
     if (agent_->call("POST", "/v1/shutdown", "{}", Deadline::in_ms(limits::vm_exit_timeout_ms)) ||
         !await_room(pauses_before))
       break;
   }
-  if (!disposable_ && !paused_reason().empty())
+  if (!disk_given_up_ && !paused_reason().empty())
     spdlog::warn("what '{}' wrote last is lost: the host's disk is full", parts_.state.id);
   destroy();
 }

@@ -64,8 +64,10 @@ class Vm : public std::enable_shared_from_this<Vm> {
   base::Result<> configure(const guest::ContainerConfig& config);
   /// Serves the machine's shared folders; ends with it, and is reaped then.
   void set_file_server(base::ProcessIdentity process) { file_server_ = std::move(process); }
-  /// Nobody reads its disk, and it shares no folder: nothing need be written when it ends.
-  void set_disposable() { disposable_ = true; }
+  /// It shares no folder: its disk is all it may have to write when it ends.
+  void set_alone() { alone_ = true; }
+  /// Nobody reads its disk again.
+  void give_up_disk() { disk_given_up_ = true; }
   /// From here on output is stored and the end is reported.
   void keep();
   /// Ends our part; the machine runs on.
@@ -148,7 +150,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   std::unique_ptr<LoopWatch> console_watch_;          // loop thread only
   std::unique_ptr<qemu::FullDiskWatch> disk_watch_;   // loop thread only
   std::optional<base::ProcessIdentity> file_server_;  ///< Only if we started it.
-  bool disposable_ = false;
+  std::atomic<bool> alone_ = false;
+  std::atomic<bool> disk_given_up_ = false;
   int64_t guest_wall_ahead_ns_ = 0;  ///< Of our CLOCK_BOOTTIME; known if traced.
   std::thread keeper_;
   std::thread pump_;

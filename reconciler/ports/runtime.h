@@ -160,6 +160,8 @@ class RuntimePort {
   virtual base::Result<> create(const ContainerSetup& setup) = 0;
   /// Starts the VM and the main process; returns when that process exists.
   virtual base::Result<> start(const StartRequest& request) = 0;
+  /// It is about to be removed: its guest need not write its disk out when it ends.
+  virtual void give_up_disk(const std::string& id) = 0;
   /// Asks the main process to end, and returns. Readers of its output hold it back no longer.
   virtual base::Result<> begin_stop(const std::string& id, int signal) = 0;
   /// Signal, wait `grace_ms`, SIGKILL, power off. Returns when no VM is left. Idempotent.

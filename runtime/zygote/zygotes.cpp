@@ -22,7 +22,7 @@ constexpr size_t zygotes_max = 2;
 
 /// Of a shape; what is in the way once may be gone the next time.
 constexpr int failures_max = 3;
-/// Of one making. Some rehearsals in a thousand do not come to their end.
+/// Of one making, where a rehearsal does not come to its end.
 constexpr int tries_max = 2;
 
 template <class Shapes>

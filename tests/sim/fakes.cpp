@@ -232,6 +232,10 @@ bool is_deaf(const Vm& vm) {
 
 }  // namespace
 
+void Runtime::give_up_disk(const std::string& id) {
+  if (const auto found = vms.find(id); found != vms.end()) found->second.disk_given_up = true;
+}
+
 base::Result<> Runtime::begin_stop(const std::string& id, int signal) { return kill(id, signal); }
 
 base::Result<> Runtime::kill(const std::string& id, int signal) {

@@ -102,6 +102,7 @@ struct Vm {
   uint64_t generation = 0;
   uint64_t life = 0;
   bool disk = false;
+  bool disk_given_up = false;  ///< What it holds may be old: nobody may start on it again.
   reconciler::VmPhase phase = reconciler::VmPhase::Absent;
   reconciler::Health health = reconciler::Health::None;
   std::optional<reconciler::ExitStatus> exit;
@@ -117,6 +118,7 @@ class Runtime : public reconciler::RuntimePort {
   reconciler::MachineSize size_of(const spec::Service& service) const override;
   base::Result<> create(const reconciler::ContainerSetup& setup) override;
   base::Result<> start(const reconciler::StartRequest& request) override;
+  void give_up_disk(const std::string& id) override;
   base::Result<> begin_stop(const std::string& id, int signal) override;
   base::Result<reconciler::ExitStatus> stop(const std::string& id, int signal,
                                             int64_t grace_ms) override;
