@@ -26,6 +26,7 @@ RUNS = int(sys.argv[2]) if len(sys.argv) > 2 else 15
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 FIGURES = ("create_ms", "stat_ms", "read_ms", "unlink_ms", "sync_ms", "write_ms_per_mib",
            "read_ms_per_mib")
+GUEST_SECONDS_MAX = 60
 MEMORY = "1104M"  # As much as a container that asks for nothing gets.
 
 
@@ -80,9 +81,12 @@ class Guest:
             os.read(read_end, 1)  # Its first words come when it listens.
             system.wait_until(lambda: (self.folder / "virtiofs.sock").exists(), "virtiofsd")
         try:
-            done = subprocess.run(self.arguments(kind, shared), check=False, timeout=120,
+            done = subprocess.run(self.arguments(kind, shared), check=False, timeout=GUEST_SECONDS_MAX,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True)
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace")
+            raise CannotRun(f"its guest does not end: {said[-300:].strip()}") from error
         finally:
             if server:
                 server.kill()
