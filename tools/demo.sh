@@ -43,10 +43,12 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# When each container was started: what an `up` touches is started anew.
+# What each container's machine calls its life: what an `up` touches is started anew.
 started() {
-  container ls --format json | python3 -c 'import json, sys
-for each in json.load(sys.stdin): print(each["configuration"]["id"], each["startedDate"])' | sort
+  local id
+  for id in $(container ls -q | sort); do
+    echo "$id $(container exec "$id" cat /proc/sys/kernel/random/boot_id)"
+  done
 }
 
 # The host's own links, addresses and routes, which are nobody's business but the host's.
