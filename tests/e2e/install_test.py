@@ -73,7 +73,7 @@ class End(unittest.TestCase):
 
     def network_processes(self):
         return [pid for pid in self.home.processes()
-                if self.home.command_line(pid)[0].endswith("/container-network")]
+                if self.home.program_of(pid).endswith("/container-network")]
 
     def stop_and_look(self):
         traces = Traces(self.home)

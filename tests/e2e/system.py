@@ -114,8 +114,7 @@ class System:
     def daemon_pid(self):
         """By the lock of the app root, which only the daemon of this system holds."""
         for pid in self.processes():
-            if self.command_line(pid)[:1] and \
-                    self.command_line(pid)[0].endswith("container-apiserver"):
+            if self.program_of(pid).endswith("container-apiserver"):
                 return pid
         return None
 
@@ -134,6 +133,10 @@ class System:
         except OSError:
             return []
         return [part.decode(errors="replace") for part in raw.split(b"\0") if part]
+
+    def program_of(self, pid):
+        """Empty: it has ended meanwhile."""
+        return (self.command_line(pid) or [""])[0]
 
     def machines(self):
         """Process ids of the QEMUs that containers run in; the one a template is being made in, which
