@@ -274,6 +274,7 @@ Result<std::shared_ptr<AgentStream>> Vm::open(const std::string& method, const s
 }
 
 Result<> Vm::signal(const std::string& process, int number) {
+  (void)can_run();  // If there is room by now, it goes on and takes the signal.
   if (const std::string why = paused_reason(); !why.empty()) {
     if (process != guest::main_process_id || number != SIGKILL)
       return fail(ErrorCode::InvalidState, "container '{}' is paused: {}", parts_.state.id, why);

@@ -178,6 +178,13 @@ while ! [ -e /go ]; do sleep 0.1; done
 dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null && sync && echo written
 sleep 1000
 """
+# One that ends when it is asked to, and says so.
+POLITE = """\
+trap 'echo bye; exit 0' TERM
+while ! [ -e /go ]; do sleep 0.1; done
+dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null && sync && echo written
+sleep 1000 & wait
+"""
 # The second time it tells what the first time has left.
 ENDER = """\
 [ -e /big ] && exec wc -c /big
@@ -227,6 +234,19 @@ class FullDiskUnderGuests(SmallDisk):
         self.assertEqual(home.output("exec", "writer", "wc", "-c", "/big").split()[0],
                          str(24 << 20))
         self.assertIn("container 'writer' goes on", home.daemon_log())
+
+    def test_a_stop_that_finds_room_again_lets_the_container_end_by_itself(self):
+        home = self.system
+        home.run("run", "-d", "--name", "polite", "--network", "none", IMAGE, "sh", "-c", POLITE)
+        self.fill()
+        home.run("exec", "-d", "polite", "touch", "/go")
+        paused = time.monotonic()
+        wait_until(lambda: self.paused("polite"), "it to be paused")
+        # By now the daemon looks for room seldom: the stop is there first.
+        wait_until(lambda: time.monotonic() - paused > 4, "some time to pass")
+        (self.folder / "ballast").unlink()
+        home.run("stop", "polite")
+        self.assertEqual(home.output("logs", "polite"), "written\nbye\n")
 
     def test_what_a_container_wrote_last_waits_for_room_after_its_end(self):
         home = self.system
