@@ -39,6 +39,26 @@ constexpr int64_t stop_timeout_ms = 60'000;  ///< For cancelled builds to be gon
 
 std::string line_of(const json& line) { return base::dump_json(line) + "\n"; }
 
+/// Of `builder start`.
+Result<> check_settings(const json& settings) {
+  if (!settings.is_object())
+    return base::fail(ErrorCode::InvalidArgument, "the builder's settings are an object");
+  for (const auto& [key, value] : settings.items()) {
+    const bool is_good =
+        key == "cpus" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
+                            value.get<uint64_t>() <= limits::container_cpus_max
+        : key == "memory_bytes" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1
+        : key == "dns"
+            ? value.is_array() && std::all_of(value.begin(), value.end(),
+                                              [](const json& one) { return one.is_string(); })
+            : false;
+    if (!is_good)
+      return base::fail(ErrorCode::InvalidArgument, "'{}' of the builder cannot be {}",
+                        base::escape_controls(key), base::escape_controls(value.dump()));
+  }
+  return {};
+}
+
 json event_json(const builder::BuildEvent& event) {
   return std::visit(
       base::overloaded{[](const builder::VertexStarted& started) -> json {
@@ -360,25 +380,6 @@ Result<HttpReply> Builds::builder_state(const HttpRequest&) {
                      {"builds", jobs_.size()},
                      {"cache_bytes", cache_->bytes()},
                      {"cache_entries", cache_->entries()}});
-}
-
-Result<> check_settings(const json& settings) {
-  if (!settings.is_object())
-    return base::fail(ErrorCode::InvalidArgument, "the builder's settings are an object");
-  for (const auto& [key, value] : settings.items()) {
-    const bool is_good =
-        key == "cpus" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
-                            value.get<uint64_t>() <= limits::container_cpus_max
-        : key == "memory_bytes" ? value.is_number_unsigned() && value.get<uint64_t>() >= 1
-        : key == "dns"
-            ? value.is_array() && std::all_of(value.begin(), value.end(),
-                                              [](const json& one) { return one.is_string(); })
-            : false;
-    if (!is_good)
-      return base::fail(ErrorCode::InvalidArgument, "'{}' of the builder cannot be {}",
-                        base::escape_controls(key), base::escape_controls(value.dump()));
-  }
-  return {};
 }
 
 /// {"start": {cpus, memory_bytes, dns}} or {"stop": true}; "delete" forgets the cache as well.

@@ -77,11 +77,13 @@ Result<Options> parse(int count, char** values) {
       options.debug = true;
     else if (std::strcmp(values[i], "--end") == 0)
       options.end = true;
-    else if (std::strcmp(values[i], "--grace-ms") == 0 && i + 1 < count)
-      options.grace_ms = parse_grace(values[++i]);
+    else if (std::strcmp(values[i], "--grace-ms") == 0 && i + 1 < count &&
+             (options.grace_ms = parse_grace(values[i + 1])))
+      ++i;
     else
       return base::fail(ErrorCode::InvalidArgument, "{}", usage);
   }
+  if (options.grace_ms && !options.end) return base::fail(ErrorCode::InvalidArgument, "{}", usage);
   return options;
 }
 

@@ -8,6 +8,7 @@ std::shared_ptr<CacheTurn> CacheTurn::of(const std::string& id) {
   static std::mutex mutex;
   static std::map<std::string, std::weak_ptr<CacheTurn>> all;
   const std::lock_guard lock(mutex);
+  std::erase_if(all, [](const auto& each) { return each.second.expired(); });
   std::shared_ptr<CacheTurn> one = all[id].lock();
   if (!one) all[id] = one = std::make_shared<CacheTurn>();
   return one;

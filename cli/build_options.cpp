@@ -311,11 +311,9 @@ Result<> add_output(const Parsed& parsed, const RegistryConfig& config, BuildOpt
 }
 
 /// Access to registries is asked for when the build turns out to need one.
-Result<> add_registries(const Context& context, json& request) {
+void add_registries(const RegistryConfig& config, json& request) {
   request["access"] = "ask";
-  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
   if (config.domain != "docker.io") request["registry"] = config.domain;
-  return {};
 }
 
 }  // namespace
@@ -410,10 +408,11 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
   for (const std::string& text : parsed.all("secret"))
     secrets.push_back(TRY(secret_of(context, text)));
   request["secrets"] = std::move(secrets);
-  TRY(add_registries(context, request));
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  add_registries(config, request);
   TRY(add_machine(parsed, request));
   TRY(add_epoch(context, request));
-  TRY(add_output(parsed, TRY(read_registry_config(context.surroundings)), options));
+  TRY(add_output(parsed, config, options));
   return options;
 }
 
@@ -455,7 +454,8 @@ Result<json> stack_build_request(const Context& context, const StackFiles& files
   add_stack_contexts(stack, build, request);
   std::vector<std::string> tags{owner.image};
   tags.insert(tags.end(), build.tags.begin(), build.tags.end());
-  request["tags"] = named_here(tags, TRY(read_registry_config(context.surroundings)));
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  request["tags"] = named_here(tags, config);
   request["arguments"] = build.args;
   request["labels"] = build.labels;
   request["target"] = build.target;
@@ -472,7 +472,7 @@ Result<json> stack_build_request(const Context& context, const StackFiles& files
   request["ssh"] = TRY_DURING(agents_of(context, build.ssh), "service '{}'", service);
   request["secrets"] = TRY(stack_secrets(files, service));
   if (build.shm_bytes) request["shm_bytes"] = *build.shm_bytes;
-  TRY(add_registries(context, request));
+  add_registries(config, request);
   TRY(add_epoch(context, request));
   return request;
 }

@@ -72,6 +72,12 @@ Result<int> start(Context& context, const Parsed& parsed) {
   return 0;
 }
 
+std::string counted(const Orphans& found) {
+  return fmt::format("{} virtual machine{} and {} network{}", found.machines,
+                     found.machines == 1 ? "" : "s", found.networks,
+                     found.networks == 1 ? "" : "s");
+}
+
 /// A daemon that was killed leaves its machines and networks.
 Result<int> stop_orphans(const Context& context, std::optional<int64_t> grace_ms) {
   const Orphans found = find_orphans(context);
@@ -80,17 +86,16 @@ Result<int> stop_orphans(const Context& context, std::optional<int64_t> grace_ms
     return 0;
   }
   tell(
-      fmt::format("container system is not running, but {} virtual machine{} and {} network{} of "
-                  "a daemon that was killed are there; ending them\n",
-                  found.machines, found.machines == 1 ? "" : "s", found.networks,
-                  found.networks == 1 ? "" : "s"));
+      fmt::format("container system is not running, but {} of a daemon that was killed are there; "
+                  "ending them\n",
+                  counted(found)));
   TRY(end_orphans(context, grace_ms));
   const Orphans left = find_orphans(context);
-  if (left.machines == 0) return 0;
-  return base::fail(ErrorCode::InvalidState,
-                    "{} virtual machines could not be ended; `container system start` takes them "
-                    "over, its log is {}",
-                    left.machines, context.paths.daemon_log());
+  if (left.machines + left.networks == 0) return 0;
+  return base::fail(
+      ErrorCode::InvalidState,
+      "{} could not be ended; `container system start` takes them over, its log is {}",
+      counted(left), context.paths.daemon_log());
 }
 
 Result<int> stop(Context& context, const Parsed& parsed) {

@@ -20,16 +20,19 @@ bool Reconciler::Impl::is_going(const Run& run, const std::string& id) const {
   });
 }
 
-/// The removal of a container whose stop has begun: it has given its disk up, so both are done.
+/// The removal of a container whose stop has begun, and that waits for nothing else: the container
+/// has given its disk up, so both are done.
 bool Reconciler::Impl::must_follow(const Run& run, size_t index) const {
   const auto* removal = std::get_if<planner::RemoveContainer>(&run.plan.steps[index].operation);
   if (removal == nullptr) return false;
-  for (size_t i = 0; i < run.plan.steps.size(); ++i)
-    if (const auto* stop = std::get_if<StopContainer>(&run.plan.steps[i].operation))
-      if (stop->id == removal->id &&
-          (run.outcomes[i] == StepOutcome::Started || run.outcomes[i] == StepOutcome::Done))
-        return true;
-  return false;
+  bool is_stopped = false;
+  for (const planner::StepId before : run.plan.steps[index].after) {
+    const StepOutcome outcome = run.outcomes[before.value - 1];
+    if (outcome != StepOutcome::Started && outcome != StepOutcome::Done) return false;
+    const auto* stop = std::get_if<StopContainer>(&run.plan.steps[before.value - 1].operation);
+    is_stopped = is_stopped || (stop != nullptr && stop->id == removal->id);
+  }
+  return is_stopped;
 }
 
 /// What the step gives its container; 0: it has nothing to ask.

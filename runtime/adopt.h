@@ -16,8 +16,8 @@ struct Found {
 };
 
 /// NotFound if it does not run any more; then its end is written down and its folder is gone. A
-/// start that was interrupted half-way is undone. A machine whose monitor is silent is found all
-/// the same: whether its guest lives is the agent's to show.
+/// start that was interrupted half-way is undone. A process is known by the uuid in its arguments;
+/// whether the guest in it lives is the agent's to show.
 base::Result<Found> find_machine(const Folders& folders, const std::string& id);
 
 }  // namespace runtime

@@ -18,12 +18,14 @@ namespace {
 
 constexpr size_t mapped_bytes = 256u << 10;
 constexpr size_t page_bytes = 4096;
+constexpr size_t head_bytes = 832;  ///< What the C library's loader reads of a file first.
+constexpr int files_max = 4;
 
 /// As a dynamic loader: read the beginning, map the rest, look at each page.
 void load(const std::string& path) {
   const base::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat facts {};
-  char head[832];
+  char head[head_bytes];
   if (!file || ::fstat(file.get(), &facts) != 0 || ::read(file.get(), head, sizeof head) <= 0)
     return;
   const size_t bytes = std::min(mapped_bytes, static_cast<size_t>(facts.st_size));
@@ -42,7 +44,7 @@ void load_from_layer() {
   const std::string folder = std::string("/") + kernel.release;
   const std::unique_ptr<DIR, int (*)(DIR*)> opened(::opendir(folder.c_str()), ::closedir);
   if (!opened) return;
-  int left = 4;
+  int left = files_max;
   while (const dirent* entry = ::readdir(opened.get()))
     if (entry->d_type == DT_REG && left-- > 0) load(folder + "/" + entry->d_name);
 }

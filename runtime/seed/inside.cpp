@@ -242,10 +242,7 @@ std::vector<std::string> serve(const ArgumentArea& area) {
     const Received received = receive(runtime::seed_socket);
     if (received.descriptors.empty()) ::_exit(0);
     const pid_t child = ::fork();
-    if (child == 0) {
-      std::vector<std::string> words = become(received, area);
-      return words;
-    }
+    if (child == 0) return become(received, area);
     for (const int fd : received.descriptors) ::close(fd);
     const std::string answer = std::to_string(child);
     if (::send(runtime::seed_socket, answer.data(), answer.size(), MSG_NOSIGNAL) < 0) ::_exit(0);

@@ -30,6 +30,7 @@ constexpr size_t threads_max = 64;
 constexpr size_t first_stack_bytes = 16u << 10;  // Until a thread is back on its own.
 constexpr size_t thread_memory_bytes = 2048;     // Where the C library keeps its number.
 constexpr int patience_ms = 500;
+constexpr long look_again_ns = 20'000'000;  // A wake-up is lost where a signal came in between.
 
 struct Thread {
   pid_t number = 0;
@@ -62,7 +63,7 @@ bool knows_number(pid_t number) {
 }
 
 void await_change(std::atomic<int>& word, int seen) {
-  const timespec patience{0, 20'000'000};
+  const timespec patience{0, look_again_ns};
   ::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, &patience, nullptr, 0);
 }
 

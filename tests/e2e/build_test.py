@@ -258,7 +258,7 @@ COPY --from=make /made /from-stage
 RUN mkdir /gone /again && echo old > /gone/file && echo old > /again/old && echo x > /changed
 RUN rm -r /gone && rm -r /again && mkdir -m 0700 /again && echo new > /again/new && \\
     chmod 0600 /changed && echo y > /hard && ln /hard /linked && rm /bin/vi && mkfifo /fifo
-WORKDIR /work/here
+WORKDIR /srv/here
 WORKDIR deeper
 RUN echo relative > file
 EXPOSE 80 53/udp
