@@ -104,16 +104,18 @@ Result<std::vector<Span>> end_trace(const std::string& subject, const std::strin
   for (;;) {
     const auto found = all.find(subject);
     if (found == all.traced.end()) return fail(ErrorCode::NotFound, "nobody traces '{}'", subject);
-    const bool complete = std::any_of(found->spans.begin(), found->spans.end(),
-                                      [&](const Span& span) { return span.what == last; });
-    if (!complete && !deadline.passed()) {
+    std::vector<Span>& spans = found->spans;
+    const auto end = std::find_if(spans.begin(), spans.end(),
+                                  [&](const Span& span) { return span.what == last; });
+    if (end == spans.end() && !deadline.passed()) {
       all.changed.wait_for(lock, std::chrono::milliseconds(deadline.remaining_ms()));
       continue;
     }
-    std::vector<Span> spans = std::move(found->spans);
+    if (end != spans.end()) spans.erase(end + 1, spans.end());
+    std::vector<Span> told = std::move(spans);
     all.traced.erase(found);
     all.count = all.traced.size();
-    return spans;
+    return told;
   }
 }
 

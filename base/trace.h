@@ -44,8 +44,8 @@ Result<std::vector<Span>> spans_from_json(const nlohmann::json& json);
 void begin_trace(const std::string& subject);
 bool is_traced(const std::string& subject);
 void trace(const std::string& subject, Span span);
-/// Everything about `subject`, which is not traced any more, once `last` is among it or the
-/// deadline has passed. NotFound: nobody asked to trace it.
+/// Everything about `subject`, which is not traced any more, up to the span `last`, once that is
+/// told, or up to now, once the deadline has passed. NotFound: nobody asked to trace it.
 Result<std::vector<Span>> end_trace(const std::string& subject, const std::string& last,
                                     const Deadline& deadline);
 

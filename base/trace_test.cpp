@@ -40,6 +40,16 @@ TEST_CASE("a timeline is complete when its last span has come") {
   CHECK_FALSE(base::is_traced("one"));
 }
 
+TEST_CASE("what is told after a timeline's last span is not of it") {
+  base::begin_trace("over");
+  base::trace("over", {"daemon", "end", 1, 2});
+  base::trace("over", {"daemon", "tidying up", 2, 3});
+
+  const auto spans = base::end_trace("over", "end", Deadline::in_ms(0));
+
+  CHECK(spans.value().size() == 1);
+}
+
 TEST_CASE("a timeline whose end does not come is given as it is") {
   base::begin_trace("half");
   base::trace("half", {"daemon", "begin", 1, 2});
