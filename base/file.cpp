@@ -34,21 +34,21 @@ Result<> sync_directory(const std::string& folder) {
 
 namespace {
 
-Result<> write_synced(int fd, std::string_view content, unsigned mode) {
+enum class Waits { ForNothing, ForTheDisk };
+
+Result<> fill(int fd, std::string_view content, unsigned mode, Waits waits) {
   if (::fchmod(fd, mode) != 0) return fail_errno(errno, "chmod");
   TRY(write_all(fd, content));
-  if (::fsync(fd) != 0) return fail_errno(errno, "sync");
+  if (waits == Waits::ForTheDisk && ::fsync(fd) != 0) return fail_errno(errno, "sync");
   return {};
 }
 
-}  // namespace
-
-Result<> write_file_atomically(const std::string& path, std::string_view content, unsigned mode) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+Result<> put_in_place(const std::string& path, std::string_view content, unsigned mode,
+                      Waits waits) {
   std::string temporary = path + ".XXXXXX";
   const UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!file) return fail_errno(errno, fmt::format("create '{}'", temporary));
-  Result<> written = write_synced(file.get(), content, mode);
+  Result<> written = fill(file.get(), content, mode, waits);
   if (written && ::rename(temporary.c_str(), path.c_str()) != 0)
     written = fail_errno(errno, "rename");
   if (!written) {
@@ -56,7 +56,19 @@ Result<> write_file_atomically(const std::string& path, std::string_view content
     return tl::unexpected<Error>(
         std::move(written.error()).during(fmt::format("write '{}'", path)));
   }
+  return {};
+}
+
+}  // namespace
+
+Result<> write_file_atomically(const std::string& path, std::string_view content, unsigned mode) {
+  TRY(put_in_place(path, content, mode, Waits::ForTheDisk));
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   return sync_directory(folder.empty() ? "." : folder.string());
+}
+
+Result<> replace_file(const std::string& path, std::string_view content, unsigned mode) {
+  return put_in_place(path, content, mode, Waits::ForNothing);
 }
 
 Result<> make_directories(const std::string& path) {

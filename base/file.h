@@ -16,6 +16,10 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max);
 Result<> write_file_atomically(const std::string& path, std::string_view content,
                                unsigned mode = 0600);
 
+/// The same for what need not survive a loss of power: nothing waits for a disk. After one there
+/// may be neither the old nor the new.
+Result<> replace_file(const std::string& path, std::string_view content, unsigned mode = 0600);
+
 /// Makes `path` and its missing parents, mode 0700; already there is success.
 Result<> make_directories(const std::string& path);
 

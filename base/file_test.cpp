@@ -35,6 +35,21 @@ TEST_CASE("a file is replaced whole and keeps its mode") {
   CHECK((info.st_mode & 0777) == 0640);
 }
 
+TEST_CASE("a file that may be lost with the power is replaced whole, too") {
+  const Folder folder;
+  const std::string path = folder.path + "/state";
+  REQUIRE(base::write_file_atomically(path, "old", 0640));
+  REQUIRE(base::replace_file(path, "new"));
+
+  CHECK(base::read_file(path, 100).value() == "new");
+  struct stat info {};
+  REQUIRE(::stat(path.c_str(), &info) == 0);
+  CHECK((info.st_mode & 0777) == 0600);
+  const auto lost = base::replace_file(folder.path + "/absent/state", "new");
+  REQUIRE_FALSE(lost);
+  CHECK(lost.error().to_string().find("/absent/state") != std::string::npos);
+}
+
 TEST_CASE("reading stops at the bound") {
   const Folder folder;
   REQUIRE(base::write_file_atomically(folder.path + "/big", std::string(1000, 'x')));

@@ -246,8 +246,8 @@ Result<> Store::drop_damaged(const std::function<bool(const std::string& digest)
 
 std::shared_ptr<std::mutex> Store::layer_turn(const std::string& diff_id) {
   const std::lock_guard lock(mutex_);
-  std::erase_if(turns_, [](const auto& turn) { return turn.second.expired(); });
-  std::weak_ptr<std::mutex>& known = turns_[diff_id];
+  std::erase_if(layer_turns_, [](const auto& turn) { return turn.second.expired(); });
+  std::weak_ptr<std::mutex>& known = layer_turns_[diff_id];
   std::shared_ptr<std::mutex> turn = known.lock();
   if (!turn) known = turn = std::make_shared<std::mutex>();
   return turn;

@@ -232,7 +232,7 @@ class Store {
   int collecting_ = 0;                 ///< How many ask.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::set<std::string> partials_open_;
-  std::map<std::string, std::weak_ptr<std::mutex>> turns_;
+  std::map<std::string, std::weak_ptr<std::mutex>> layer_turns_;
 };
 
 }  // namespace image

@@ -404,14 +404,8 @@ base::Result<Answer> Service::State::publish(const json& call) {
   PublishedPort wanted = port_from_json(call.value("port", json::object()));
   if (wanted.port.target == 0)
     return fail(ErrorCode::InvalidArgument, "a published port needs the container's port");
-  for (const PublishedPort& known : lease.ports) {
-    const bool same = known.port.host_ip == wanted.port.host_ip &&
-                      known.port.published == wanted.port.published &&
-                      known.port.published_last == wanted.port.published_last &&
-                      known.port.target == wanted.port.target &&
-                      known.port.protocol == wanted.port.protocol;
-    if (same) return Answer{.value = {{"host_port", known.host_port}}};
-  }
+  for (const PublishedPort& known : lease.ports)
+    if (known.port == wanted.port) return Answer{.value = {{"host_port", known.host_port}}};
   wanted.host_port = TRY(publisher->publish(lease.container, wanted.port, lease.address));
   lease.ports.push_back(wanted);
   TRY(save());

@@ -140,11 +140,6 @@ base::Error port_in_use(const spec::Port& port, const base::Error& cause) {
                                  port.published, port.host_ip, cause.to_string()));
 }
 
-bool same_port(const spec::Port& a, const spec::Port& b) {
-  return a.host_ip == b.host_ip && a.published == b.published && a.target == b.target &&
-         a.protocol == b.protocol && a.published_last == b.published_last;
-}
-
 /// What `before` held of this port that still answers to it, where the host's number is our choice.
 std::optional<uint16_t> held_number(const spec::Port& port,
                                     const std::vector<planner::PublishedPort>& before) {
@@ -607,9 +602,7 @@ base::Result<> Operations::update(const planner::UpdateContainer& op, const View
   const spec::Service before = record.applied;
   record.applied = op.record.applied;
   record.generation = op.record.generation;
-  const bool ports_changed =
-      !std::equal(before.ports.begin(), before.ports.end(), record.applied.ports.begin(),
-                  record.applied.ports.end(), same_port);
+  const bool ports_changed = before.ports != record.applied.ports;
   if (!ports_changed || record.phase != Phase::Running || record.places.empty())
     return out.put(record);
 

@@ -87,11 +87,6 @@ std::optional<Protocol> read_protocol(Reading& reading, const Node& node, std::s
   return std::nullopt;
 }
 
-bool same_port(const Port& a, const Port& b) {
-  return a.host_ip == b.host_ip && a.published == b.published && a.target == b.target &&
-         a.protocol == b.protocol && a.published_last == b.published_last;
-}
-
 /// The ranges of one entry as single ports. What is written twice, perhaps in two files or in two
 /// forms, is meant once.
 void add_ports(Reading& reading, const Node& node, const Port& common, const Range& targets,
@@ -106,9 +101,7 @@ void add_ports(Reading& reading, const Node& node, const Port& common, const Ran
     port.target = static_cast<uint16_t>(targets.first + i);
     port.published = hosts ? static_cast<uint16_t>(hosts->first + i) : uint16_t{0};
     if (hosts && hosts->count() > targets.count()) port.published_last = hosts->last;
-    if (std::any_of(ports.begin(), ports.end(),
-                    [&](const Port& known) { return same_port(known, port); }))
-      continue;
+    if (std::find(ports.begin(), ports.end(), port) != ports.end()) continue;
     ports.push_back(std::move(port));
     reading.draft->port_places.push_back(node.place);
   }

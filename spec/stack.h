@@ -31,6 +31,7 @@ struct Port {
   uint16_t target = 0;
   Protocol protocol = Protocol::Tcp;
   uint16_t published_last = 0;  ///< Not 0: a choice, the first free one of `published` to this.
+  bool operator==(const Port&) const = default;
 };
 
 enum class MountType { Bind, Volume, Tmpfs };

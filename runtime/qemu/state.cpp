@@ -1,14 +1,7 @@
 #include "runtime/qemu/state.h"
 
-#include <cerrno>
-#include <cstdio>
-
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
-#include "base/fd.h"
 #include "base/file.h"
 #include "base/json.h"
 
@@ -19,19 +12,6 @@ using base::Result;
 using nlohmann::json;
 
 constexpr uint64_t state_bytes_max = 4u << 20;
-
-/// A daemon that dies leaves the old or the new. A loss of power may leave neither, which is as
-/// good: no machine outlives it. So nothing waits for a disk.
-Result<> replace_file(const std::string& path, std::string_view content) {
-  const std::string fresh = path + ".new";
-  constexpr int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
-  const base::UniqueFd file(::open(fresh.c_str(), flags, 0600));
-  if (!file) return base::fail_errno(errno, "create '" + fresh + "'");
-  TRY(base::write_all(file.get(), content));
-  if (::rename(fresh.c_str(), path.c_str()) != 0)
-    return base::fail_errno(errno, "replace '" + path + "'");
-  return {};
-}
 
 }  // namespace
 
@@ -48,7 +28,8 @@ Result<> save(const std::string& path, const VmState& state) {
       {"started_wall_ns", state.started_wall_ns},
       {"health", static_cast<int>(state.health)},
       {"main", guest::to_json(guest::ExecConfig{.id = "main", .process = state.main})}};
-  return replace_file(path, base::dump_json(object));
+  // No machine outlives a loss of power, so its record need not either.
+  return base::replace_file(path, base::dump_json(object));
 }
 
 Result<VmState> load(const std::string& path) {
