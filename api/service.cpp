@@ -22,13 +22,14 @@ using base::ErrorCode;
 using base::fail;
 using base::Result;
 using nlohmann::json;
+using reconciler::Ended;
 using reconciler::Progress;
 namespace limits = base::limits;
 
 namespace {
 
-/// For the record of an end that was told; then the answer goes without it.
-constexpr int exit_wait_ms = 2'000;
+/// For the record of an end that was told, and the removal after it; then the answer goes without.
+constexpr int exit_wait_ms = 5'000;
 /// For the last span of a timeline.
 constexpr int trace_end_timeout_ms = 10'000;
 
@@ -140,7 +141,8 @@ Result<> Service::on_loop(const std::function<void()>& call) {
 
 /// Whoever heard of a process's end finds it in what is asked for next. What does not get written
 /// is no reason to wait for long, and whoever asks for some containers waits for no others.
-Result<planner::Snapshot> Service::snapshot_after_exits(const std::vector<std::string>& ids) {
+Result<planner::Snapshot> Service::snapshot_after(const std::vector<std::string>& ids,
+                                                  Ended ended) {
   struct Wait {
     std::mutex mutex;
     std::condition_variable done;
@@ -148,8 +150,8 @@ Result<planner::Snapshot> Service::snapshot_after_exits(const std::vector<std::s
     bool given_up = false;
   };
   const auto wait = std::make_shared<Wait>();
-  ports_.workers.post([this, wait, ids] {
-    reconciler_.when_exits_noted(ids, [this, wait] {
+  ports_.workers.post([this, wait, ids, ended] {
+    reconciler_.when_ended(ids, ended, [this, wait] {
       const std::lock_guard lock(wait->mutex);
       if (wait->given_up) return;
       wait->seen = reconciler_.snapshot();
@@ -168,31 +170,13 @@ Result<planner::Snapshot> Service::snapshot_after_exits(const std::vector<std::s
   return snapshot;
 }
 
-/// A container of `run --rm` that has ended is about to go, and its name is free then.
-Result<planner::Snapshot> Service::snapshot_without(const std::string& leaving) {
-  const base::Deadline deadline = base::Deadline::in_ms(limits::vm_exit_timeout_ms);
-  for (;;) {
-    uint64_t removals = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      removals = removals_;
-    }
-    planner::Snapshot actual = TRY(snapshot());
-    const auto found = actual.containers.find(leaving);
-    const bool is_leaving = found != actual.containers.end() && found->second.auto_remove &&
-                            found->second.phase == planner::Phase::Exited;
-    if (!is_leaving || deadline.passed()) return actual;
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(deadline.remaining_ms()),
-                      [&] { return removals_ != removals; });
-  }
-}
-
 Result<planner::Snapshot> Service::snapshot_for(const Command& command) {
   const auto* create = std::get_if<CreateCommand>(&command);
-  planner::Snapshot actual = create == nullptr
-                                 ? TRY(snapshot_after_exits(containers_of(command)))
-                                 : TRY(snapshot_without(create->stack.services.begin()->first));
+  // What is made anew needs ports and addresses that others gave back, and its name.
+  if (create != nullptr)
+    TRY(snapshot_after({create->stack.services.begin()->first}, Ended::Removed));
+  planner::Snapshot actual =
+      TRY(snapshot_after(containers_of(command), create ? Ended::Noted : Ended::Removed));
   for (const std::string& reference : image_references(command))
     if (Result<std::string> digest = images_.digest_of(reference))
       actual.image_digests.emplace(reference, std::move(*digest));
@@ -225,7 +209,7 @@ Service::Reply Service::containers(const HttpRequest& request) {
 }
 
 Service::Reply Service::container(const HttpRequest& request) {
-  const planner::Snapshot actual = TRY(snapshot_after_exits({request.segments.at(0)}));
+  const planner::Snapshot actual = TRY(snapshot_after({request.segments.at(0)}, Ended::Removed));
   const auto found = actual.containers.find(request.segments.at(0));
   if (found == actual.containers.end())
     return fail(ErrorCode::NotFound, "container '{}' does not exist",
@@ -488,10 +472,6 @@ Service::Reply Service::notices(const HttpRequest& request) {
 
 void Service::tell(const reconciler::ContainerNotice& notice) {
   const std::lock_guard lock(mutex_);
-  if (notice.kind == reconciler::ContainerNotice::Kind::Removed) {
-    ++removals_;
-    changed_.notify_all();
-  }
   std::erase_if(listeners_, [](const Listener& listener) {
     const auto stream = listener.stream.lock();
     return !stream || stream->closed();

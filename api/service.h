@@ -53,13 +53,15 @@ class Service {
   /// Digests of the images that containers were made from. Not on the loop: it waits for it.
   base::Result<std::set<std::string>> images_in_use();
   /// What there is now. Not on the loop.
-  base::Result<planner::Snapshot> snapshot() { return snapshot_after_exits({}); }
+  base::Result<planner::Snapshot> snapshot() {
+    return snapshot_after({}, reconciler::Ended::Removed);
+  }
 
  private:
   using Reply = base::Result<HttpReply>;
   base::Result<> on_loop(const std::function<void()>& call);
-  base::Result<planner::Snapshot> snapshot_after_exits(const std::vector<std::string>& ids);
-  base::Result<planner::Snapshot> snapshot_without(const std::string& leaving);
+  base::Result<planner::Snapshot> snapshot_after(const std::vector<std::string>& ids,
+                                                 reconciler::Ended ended);
   base::Result<planner::Snapshot> snapshot_for(const Command& command);
 
   Reply status(const HttpRequest& request);
@@ -102,7 +104,6 @@ class Service {
   std::condition_variable changed_;
   std::vector<Listener> listeners_;  ///< Guarded by mutex_.
   int log_readers_ = 0;              ///< Threads; guarded by mutex_.
-  uint64_t removals_ = 0;            ///< Of containers; guarded by mutex_.
 };
 
 /// Moves frames between a client and a process until either ends (api/wire.h). Blocks. `beside`,

@@ -186,6 +186,7 @@ void Reconciler::Impl::apply_changes(const Outcome& outcome) {
                      snapshot_.containers.erase(found);
                      ++touched_[erased.id];
                      notify(ContainerNotice::Kind::Removed, last);
+                     removed(erased.id);
                      evaluate_awaits(erased.id);
                      end_graces(erased.id);
                    },
@@ -784,8 +785,9 @@ void Reconciler::start(std::function<void(base::Result<>)> ready, Begin begin) {
   impl_->start(std::move(ready), begin);
 }
 planner::Snapshot Reconciler::snapshot() const { return impl_->snapshot(); }
-void Reconciler::when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call) {
-  impl_->when_exits_noted(ids, std::move(call));
+void Reconciler::when_ended(const std::vector<std::string>& ids, Ended ended,
+                            std::function<void()> call) {
+  impl_->when_ended(ids, ended, std::move(call));
 }
 void Reconciler::apply(ApplyRequest request) { impl_->apply(std::move(request)); }
 void Reconciler::cancel(const std::string& owner) { impl_->cancel(owner); }

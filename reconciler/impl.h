@@ -72,7 +72,7 @@ class Reconciler::Impl {
   void cancel(const std::string& owner);
   void stop(std::function<void()> done);
   const planner::Snapshot& snapshot() const { return snapshot_; }
-  void when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call);
+  void when_ended(const std::vector<std::string>& ids, Ended ended, std::function<void()> call);
   void on_notice(std::function<void(const ContainerNotice&)> listener) {
     listener_ = std::move(listener);
   }
@@ -153,7 +153,9 @@ class Reconciler::Impl {
   // Supervision (supervision.cpp).
   void on_vm_event(const VmEvent& event);
   void note_exit(const std::string& id, const ExitStatus& exit);
-  void exit_noted(const std::string& id, uint64_t number);
+  uint64_t expect_removal(const std::string& id);
+  void end_reached(const std::string& id, uint64_t number);
+  void removed(const std::string& id);
   void note_health(const std::string& id, planner::HealthState health);
   void note_phase(const std::string& id, planner::Phase phase);
   void note_paused(const std::string& id, const std::string& reason);
@@ -192,14 +194,19 @@ class Reconciler::Impl {
   std::map<std::string, uint64_t> touched_;  ///< By container id: grows with every change.
   std::set<std::string> dirty_;              ///< Containers whose record is yet to be written.
   std::set<uint64_t> unfinished_;            ///< Journal ids whose end is yet to be written.
-  uint64_t exits_seen_ = 0;
-  /// Of containers whose record is yet to be changed: the numbers of their exits.
-  std::map<std::string, std::set<uint64_t>> exits_unnoted_;
-  struct ExitWaiter {
+  uint64_t ends_numbered_ = 0;
+  /// Of a container whose record is yet to be changed: the numbers of what is under way.
+  struct Ending {
     std::set<uint64_t> exits;
+    std::set<uint64_t> removals;  ///< That follow from an exit.
+  };
+  struct EndWaiter {
+    std::set<uint64_t> numbers;
+    Ended ended = Ended::Noted;
     std::function<void()> call;
   };
-  std::list<ExitWaiter> exit_waiters_;
+  std::map<std::string, Ending> ending_;
+  std::list<EndWaiter> end_waiters_;
   std::map<std::string, Lane> lanes_;
   std::map<std::string, Supervised> supervised_;
   std::list<RunPtr> queue_;

@@ -68,6 +68,12 @@ enum class Begin {
   TakeOver,  ///< Nothing is started, now or by a policy later; open plans are closed as they are.
 };
 
+/// How far the end of a container has got.
+enum class Ended {
+  Noted,    ///< It is in the records.
+  Removed,  ///< And what follows from it is done: one of `run --rm` is gone.
+};
+
 /// All member functions must be called on the loop's thread.
 class Reconciler {
  public:
@@ -84,9 +90,10 @@ class Reconciler {
   /// are the image port's to ask, for the references the caller's stack names.
   planner::Snapshot snapshot() const;
 
-  /// Calls `call` once every exit of these containers that the driver has told of so far is in the
-  /// snapshot: whoever saw a process end sees a container that has ended. No ids: of all.
-  void when_exits_noted(const std::vector<std::string>& ids, std::function<void()> call);
+  /// Calls `call` once every exit of these containers that the driver has told of so far has got as
+  /// far as `ended`: whoever saw a process end sees no container that runs. A removal that fails is
+  /// not waited for until it is tried again. No ids: of all.
+  void when_ended(const std::vector<std::string>& ids, Ended ended, std::function<void()> call);
 
   /// Runs a plan. Plans of one project (and plans that touch the same container) run one after the
   /// other; all else runs side by side.

@@ -501,6 +501,35 @@ TEST_CASE("a container of run --rm is gone after its exit, with its anonymous vo
   CHECK(shop.world.runtime.vms.empty());
 }
 
+TEST_CASE("whoever asks after the exit of a container of run --rm finds none") {
+  Shop shop;
+  ContainerRecord job;
+  job.id = "job";
+  job.one_off = true;
+  job.auto_remove = true;
+  job.applied.image = "nginx";
+  REQUIRE(shop.world.apply_and_wait(
+      "run", [&](const Snapshot& actual) { return planner::plan_create(job, {}, actual, true); }));
+  const auto is_there = [&] { return shop.world.daemon().snapshot().containers.contains("job"); };
+  bool there_when_noted = false;
+  bool there_when_removed = true;
+  bool there_when_asked_by_name = true;
+
+  shop.world.runtime.end("job", 0, false);
+  shop.world.workers.post([&] {
+    using reconciler::Ended;
+    shop.world.daemon().when_ended({}, Ended::Noted, [&] { there_when_noted = is_there(); });
+    shop.world.daemon().when_ended({}, Ended::Removed, [&] { there_when_removed = is_there(); });
+    shop.world.daemon().when_ended({"job"}, Ended::Removed,
+                                   [&] { there_when_asked_by_name = is_there(); });
+  });
+  shop.world.run_for(2'000);
+
+  CHECK(there_when_noted);
+  CHECK_FALSE(there_when_removed);
+  CHECK_FALSE(there_when_asked_by_name);
+}
+
 TEST_CASE("changed ports of a running container are exchanged without a restart") {
   Shop shop;
   shop.service("web").ports.push_back({"127.0.0.1", 8080, 80, spec::Protocol::Tcp});
@@ -623,13 +652,14 @@ TEST_CASE("whoever asks after an exit was told waits until it is in the records"
   shop.world.runtime.end("shop-web-1", 3, false);
   // As a request does that comes after the end was told: by the same road, behind it.
   shop.world.workers.post([&] {
-    shop.world.daemon().when_exits_noted({}, [&] { seen = shop.record("shop-web-1").phase; });
+    shop.world.daemon().when_ended({}, reconciler::Ended::Noted,
+                                   [&] { seen = shop.record("shop-web-1").phase; });
   });
   shop.world.run_for(1'000);
 
   CHECK(seen == Phase::Exited);
   bool at_once = false;
-  shop.world.daemon().when_exits_noted({}, [&] { at_once = true; });
+  shop.world.daemon().when_ended({}, reconciler::Ended::Noted, [&] { at_once = true; });
   CHECK(at_once);
 }
 
@@ -645,10 +675,11 @@ TEST_CASE("whoever asks for one container does not wait for the exit of another"
 
   shop.world.runtime.end("shop-slow-1", 3, false);
   shop.world.workers.post([&] {
-    shop.world.daemon().when_exits_noted({"shop-web-1"}, [&] { one = true; });
+    shop.world.daemon().when_ended({"shop-web-1"}, reconciler::Ended::Noted, [&] { one = true; });
     one_was_first = one && !both && !all;
-    shop.world.daemon().when_exits_noted({"shop-web-1", "shop-slow-1"}, [&] { both = true; });
-    shop.world.daemon().when_exits_noted({}, [&] { all = true; });
+    shop.world.daemon().when_ended({"shop-web-1", "shop-slow-1"}, reconciler::Ended::Noted,
+                                   [&] { both = true; });
+    shop.world.daemon().when_ended({}, reconciler::Ended::Noted, [&] { all = true; });
     one_was_first = one_was_first && !both && !all;
   });
   shop.world.run_for(1'000);

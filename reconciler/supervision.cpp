@@ -66,44 +66,67 @@ void Reconciler::Impl::on_vm_event(const VmEvent& event) {
 }
 
 void Reconciler::Impl::note_exit(const std::string& id, const ExitStatus& exit) {
-  const uint64_t number = ++exits_seen_;
-  exits_unnoted_[id].insert(number);
+  const uint64_t number = ++ends_numbered_;
+  ending_[id].exits.insert(number);
   enqueue("c:" + id, {[this, exit](const View& view) { return operations_.note_exit(view, exit); },
                       [this, id, number](Outcome& outcome) {
-                        exit_noted(id, number);
+                        end_reached(id, number);
                         if (!outcome.result)
                           spdlog::warn("container '{}' exited: {}, trying again later", id,
                                        outcome.result.error().to_string());
                       }});
 }
 
-void Reconciler::Impl::exit_noted(const std::string& id, uint64_t number) {
-  const auto unnoted = exits_unnoted_.find(id);
-  unnoted->second.erase(number);
-  if (unnoted->second.empty()) exits_unnoted_.erase(unnoted);
-  std::list<ExitWaiter> satisfied;
-  for (auto waiter = exit_waiters_.begin(); waiter != exit_waiters_.end();) {
-    const auto next = std::next(waiter);
-    waiter->exits.erase(number);
-    if (waiter->exits.empty()) satisfied.splice(satisfied.end(), exit_waiters_, waiter);
-    waiter = next;
-  }
-  for (const ExitWaiter& waiter : satisfied) waiter.call();
+/// Whoever waits for the exit and for what follows from it waits on.
+uint64_t Reconciler::Impl::expect_removal(const std::string& id) {
+  const uint64_t number = ++ends_numbered_;
+  Ending& ending = ending_[id];
+  for (EndWaiter& waiter : end_waiters_)
+    if (waiter.ended == Ended::Removed &&
+        std::any_of(ending.exits.begin(), ending.exits.end(),
+                    [&](uint64_t exit) { return waiter.numbers.contains(exit); }))
+      waiter.numbers.insert(number);
+  ending.removals.insert(number);
+  return number;
 }
 
-void Reconciler::Impl::when_exits_noted(const std::vector<std::string>& ids,
-                                        std::function<void()> call) {
-  ExitWaiter waiter{{}, std::move(call)};
-  const auto await = [&](const std::set<uint64_t>& numbers) {
-    waiter.exits.insert(numbers.begin(), numbers.end());
+/// Of a removal it comes twice: when the record is gone, and when its plan is over.
+void Reconciler::Impl::end_reached(const std::string& id, uint64_t number) {
+  const auto found = ending_.find(id);
+  if (found == ending_.end()) return;
+  found->second.exits.erase(number);
+  found->second.removals.erase(number);
+  if (found->second.exits.empty() && found->second.removals.empty()) ending_.erase(found);
+  std::list<EndWaiter> satisfied;
+  for (auto waiter = end_waiters_.begin(); waiter != end_waiters_.end();) {
+    const auto next = std::next(waiter);
+    waiter->numbers.erase(number);
+    if (waiter->numbers.empty()) satisfied.splice(satisfied.end(), end_waiters_, waiter);
+    waiter = next;
+  }
+  for (const EndWaiter& waiter : satisfied) waiter.call();
+}
+
+void Reconciler::Impl::removed(const std::string& id) {
+  const auto found = ending_.find(id);
+  if (found == ending_.end()) return;
+  for (const uint64_t number : std::set<uint64_t>(found->second.removals)) end_reached(id, number);
+}
+
+void Reconciler::Impl::when_ended(const std::vector<std::string>& ids, Ended ended,
+                                  std::function<void()> call) {
+  EndWaiter waiter{{}, ended, std::move(call)};
+  const auto await = [&](const Ending& ending) {
+    waiter.numbers.insert(ending.exits.begin(), ending.exits.end());
+    if (ended == Ended::Removed)
+      waiter.numbers.insert(ending.removals.begin(), ending.removals.end());
   };
   for (const std::string& id : ids)
-    if (const auto found = exits_unnoted_.find(id); found != exits_unnoted_.end())
-      await(found->second);
+    if (const auto found = ending_.find(id); found != ending_.end()) await(found->second);
   if (ids.empty())
-    for (const auto& [id, numbers] : exits_unnoted_) await(numbers);
-  if (waiter.exits.empty()) return waiter.call();
-  exit_waiters_.push_back(std::move(waiter));
+    for (const auto& [id, ending] : ending_) await(ending);
+  if (waiter.numbers.empty()) return waiter.call();
+  end_waiters_.push_back(std::move(waiter));
 }
 
 void Reconciler::Impl::note_health(const std::string& id, HealthState health) {
@@ -241,9 +264,10 @@ void Reconciler::Impl::plan_removal(const std::string& id) {
     return plan;
   };
   auto plan = make(snapshot_);
-  if (!plan || plan->steps.empty()) return;
+  if (!plan || plan->steps.empty() || stopping_) return;
   submit_internal(std::move(*plan), fmt::format("the removal of '{}' after its exit", id), make,
-                  [id](const base::Result<>& result) {
+                  [this, id, number = expect_removal(id)](const base::Result<>& result) {
+                    end_reached(id, number);
                     if (!result)
                       spdlog::warn("removal of '{}': {}, trying again later", id,
                                    result.error().to_string());

@@ -156,6 +156,16 @@ class Clones(SystemTest):
         for _ in range(3):
             self.run_quiet("--name", "again", "--network", "none", IMAGE, "true")
 
+    def test_nothing_of_it_is_seen_when_the_prompt_is_back(self):
+        for _ in range(3):
+            self.run_quiet("--network", "none", IMAGE, "true")
+            self.assertEqual(self.system.output("ls", "-a", "-q"), "")
+        self.run_quiet("--network", "none", IMAGE, "true")
+        self.system.run("image", "tag", IMAGE, "only")
+        self.system.run("image", "rm", IMAGE)
+        self.system.run("image", "tag", "only", IMAGE)
+        self.system.run("image", "rm", "only")
+
     def test_what_a_guest_frees_returns_to_the_host(self):
         self.system.run("run", "-d", "--name", "eater", "--network", "none", "--tmpfs", "/m", IMAGE,
                         "sleep", "1000")
