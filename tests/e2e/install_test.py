@@ -48,8 +48,7 @@ class Installed(unittest.TestCase):
         home.start()
         done = home.run("run", "--rm", IMAGE, "uname", "-r")
         self.assertEqual(done.stdout.strip(), (moved / "share/container/version").read_text().strip())
-        used = {path for pid in home.processes()
-                for path in [os.readlink(f"/proc/{pid}/exe")] if "container" in path}
+        used = {path for path in map(home.executable_of, home.processes()) if "container" in path}
         self.assertTrue(used)
         for path in used:
             self.assertTrue(path.startswith(f"{moved}/"), path)

@@ -138,6 +138,13 @@ class System:
         """Empty: it has ended meanwhile."""
         return (self.command_line(pid) or [""])[0]
 
+    def executable_of(self, pid):
+        """The file it runs. Empty: it has ended meanwhile."""
+        try:
+            return os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            return ""
+
     def machines(self):
         """Process ids of the QEMUs that containers run in; the one a template is being made in, which
         alone has its memory in a file it shares, is none of them, nor is the one that machines are
