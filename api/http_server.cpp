@@ -101,6 +101,7 @@ class Server final : public HttpServer {
   void begin(Exchange& exchange, MHD_Connection* connection, const char* url, const char* method);
   MHD_Result receive(Exchange& exchange, const char* bytes, size_t* count);
   MHD_Result answer(Exchange& exchange, MHD_Connection* connection);
+  void await_request(MHD_Connection* connection);
   void serve_upgrade(const std::function<void(int, std::string)>& upgrade, int socket,
                      std::string first_bytes);
 
@@ -142,9 +143,11 @@ MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, c
   return server->answer(exchange, connection);
 }
 
-void on_completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCode) {
+void on_completed(void* self, MHD_Connection* connection, void** state,
+                  MHD_RequestTerminationCode) {
   delete static_cast<Exchange*>(*state);
   *state = nullptr;
+  static_cast<Server*>(self)->await_request(connection);
 }
 
 /// A stream and the connection that reads it, for as long as the response lives.
@@ -275,7 +278,15 @@ MHD_Response* Server::response_of(Exchange& exchange, MHD_Connection*) {
                                            MHD_RESPMEM_MUST_COPY);
 }
 
+/// The next request on this connection has to come in time again.
+void Server::await_request(MHD_Connection* connection) {
+  ::MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, options_.idle_timeout_s);
+}
+
 MHD_Result Server::answer(Exchange& exchange, MHD_Connection* connection) {
+  // The request is whole. An answer that takes long, or a stream with nothing to say, is no silence
+  // of the client's.
+  ::MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
   if (exchange.uploading.joinable()) {
     exchange.body->finish();
     exchange.uploading.join();
@@ -316,10 +327,10 @@ Result<> Server::listen(base::UniqueFd listener) {
           MHD_ALLOW_UPGRADE | MHD_USE_ITC,
       0, nullptr, nullptr, on_request, this, MHD_OPTION_LISTEN_SOCKET, listener.get(),
       MHD_OPTION_CONNECTION_LIMIT, limits::api_connections_max, MHD_OPTION_CONNECTION_TIMEOUT,
-      limits::api_idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+      options_.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
       static_cast<size_t>(limits::api_connection_bytes_max), MHD_OPTION_THREAD_STACK_SIZE,
       static_cast<size_t>(limits::api_thread_stack_bytes), MHD_OPTION_NOTIFY_COMPLETED,
-      on_completed, nullptr, MHD_OPTION_END);
+      on_completed, this, MHD_OPTION_END);
   if (daemon_ == nullptr) return fail(ErrorCode::Io, "cannot serve the API's socket");
   (void)listener.release();  // closed by MHD_stop_daemon
   return {};

@@ -14,6 +14,7 @@
 
 #include "api/byte_stream.h"
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/result.h"
 
 namespace api {
@@ -59,6 +60,8 @@ struct Route {
 
 struct HttpOptions {
   std::string protocol;  ///< Name in the Upgrade header.
+  /// Between two bytes of a request. Its answer may take as long as it takes, and be as silent.
+  unsigned idle_timeout_s = base::limits::api_idle_timeout_s;
 };
 
 class HttpServer {

@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ using base::Result;
 namespace {
 
 struct Fixture {
+  static constexpr int idle_timeout_s = 1;
   fs::path folder;
   std::shared_ptr<ByteStream> endless = ByteStream::create(1024).value();
   std::atomic<size_t> uploaded = 0;
@@ -81,9 +83,10 @@ struct Fixture {
                         return reply;
                       },
                       .upload = {}});
-    server = std::move(api::HttpServer::start(base::listen_unix(path()).value(), std::move(routes),
-                                              {.protocol = "frames"})
-                           .value());
+    server =
+        std::move(api::HttpServer::start(base::listen_unix(path()).value(), std::move(routes),
+                                         {.protocol = "frames", .idle_timeout_s = idle_timeout_s})
+                      .value());
   }
   ~Fixture() {
     server.reset();
@@ -163,6 +166,33 @@ TEST_CASE("who hangs up ends the stream that was for him") {
   }
   CHECK(fixture.endless->closed());
   CHECK(told.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+}
+
+TEST_CASE("a stream may have nothing to say for longer than a client may be silent") {
+  Fixture fixture;
+  const base::UniqueFd socket = fixture.send("GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n");
+  REQUIRE(fixture.endless->write("first\n"));
+  std::string seen;
+  char buffer[4096];
+  while (!contains(seen, "first")) {
+    const ssize_t count = ::recv(socket.get(), buffer, sizeof buffer, 0);
+    REQUIRE(count > 0);
+    seen.append(buffer, static_cast<size_t>(count));
+  }
+  pollfd silence{.fd = socket.get(), .events = POLLIN, .revents = 0};
+  CHECK(::poll(&silence, 1, Fixture::idle_timeout_s * 1000 + 1500) == 0);
+
+  REQUIRE(fixture.endless->write("second\n"));
+  fixture.endless->finish();
+
+  CHECK(contains(Fixture::receive(socket), "second"));
+}
+
+TEST_CASE("a client that stops in the middle of its request is let go") {
+  const Fixture fixture;
+  const base::UniqueFd socket = fixture.send("GET /v1/things/one HTTP/1.1\r\n");
+  pollfd end{.fd = socket.get(), .events = POLLIN, .revents = 0};
+  CHECK(::poll(&end, 1, 10'000) == 1);
 }
 
 TEST_CASE("a connection becomes another protocol") {
