@@ -253,7 +253,7 @@ base::Result<reconciler::NetworkObservation> NetworkDriver::create(
   TRY(base::check_volume_name(setup.name));
   const Folders folders = state_->folders_of(setup.name);
   const bool is_new = !base::path_exists(folders.state_file());
-  TRY_DURING(state_->record_new(setup), "create network '{}'", setup.name);
+  TRY(state_->record_new(setup));
   if (auto described = state_->call(setup.name, {{"call", "describe"}}); !described) {
     // What could not be made must not block its name and subnet.
     if (is_new) static_cast<void>(base::remove_tree(folders.state));
@@ -267,7 +267,7 @@ base::Result<> NetworkDriver::remove(const std::string& name) {
   const auto guard = state_->lock(name);
   const auto known = load_state(folders.state_file());
   if (!known && known.error().code() == ErrorCode::NotFound) return {};
-  TRY_DURING(state_->end(name), "remove network '{}'", name);
+  TRY(state_->end(name));
   return base::remove_tree(folders.state);
 }
 

@@ -76,16 +76,6 @@ TEST_CASE("commands name the container that does not exist") {
   CHECK(plan.error().code() == base::ErrorCode::NotFound);
 }
 
-TEST_CASE("a network in use and a volume in use are not removed") {
-  const auto network = plan_remove_network({"shop_default"}, running_shop());
-  const auto volume = plan_remove_volume({"shop_data"}, running_shop());
-
-  REQUIRE_FALSE(network);
-  CHECK(network.error().code() == base::ErrorCode::Busy);
-  REQUIRE_FALSE(volume);
-  CHECK(volume.error().code() == base::ErrorCode::Busy);
-}
-
 TEST_CASE("starting several respects their depends_on") {
   Snapshot actual = running_shop();
   for (auto& [id, record] : actual.containers) record.phase = Phase::Exited;

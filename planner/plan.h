@@ -151,11 +151,27 @@ base::Result<Plan> plan_kill(const std::vector<std::string>& ids, const Snapshot
 /// InvalidState for a running one unless `force`.
 base::Result<Plan> plan_remove(const std::vector<std::string>& ids, const Snapshot& actual,
                                bool force, bool anonymous_volumes);
+/// A network outside any stack. Exists if there is one of that name; `default` is the system's own.
 base::Result<Plan> plan_create_network(const NetworkRecord& record, const Snapshot& actual);
+/// All are checked before one is removed: NotFound, Busy naming the container that uses it, and
+/// InvalidState for the built-in one.
 base::Result<Plan> plan_remove_network(const std::vector<std::string>& names,
                                        const Snapshot& actual);
+/// Every network but the built-in one; a note for each that stays because a container uses it.
+Plan plan_remove_all_networks(const Snapshot& actual);
+/// What no container uses and no project that has containers calls its own: those may come back
+/// to it with the next `up`.
+Plan plan_prune_networks(const Snapshot& actual);
+
+/// A volume outside any stack. Exists if there is one of that name, unless its folder is missing.
+base::Result<Plan> plan_create_volume(const VolumeRecord& record, const Snapshot& actual);
+/// All are checked before one is removed: NotFound, and Busy naming the container that uses it.
 base::Result<Plan> plan_remove_volume(const std::vector<std::string>& names,
                                       const Snapshot& actual);
+/// Every volume; a note for each that stays because a container uses it.
+Plan plan_remove_all_volumes(const Snapshot& actual);
+/// Anonymous volumes that no container uses, or with `named` all that none uses.
+Plan plan_prune_volumes(const Snapshot& actual, bool named);
 
 /// InvalidState if the store is another one, or if a record that the plan relies on has changed
 /// since; says which, and to plan again.

@@ -66,6 +66,27 @@ bool only_takes_away(const planner::Plan& plan) {
   });
 }
 
+/// What the plans wait for that came earlier.
+class Claims {
+ public:
+  void add(const Run& run) {
+    for (const auto& [key, count] : run.keys) keys_.insert(key);
+    for (const auto& [index, uses] : run.uses) uses_.insert(uses.begin(), uses.end());
+  }
+  bool keep_off(const Run& run) const {
+    for (const auto& [key, count] : run.keys)
+      if (keys_.contains(key) || uses_.contains(key)) return true;
+    for (const auto& [index, uses] : run.uses)
+      for (const std::string& use : uses)
+        if (keys_.contains(use)) return true;
+    return false;
+  }
+
+ private:
+  std::set<std::string> keys_;
+  std::set<std::string> uses_;
+};
+
 base::Result<> failure(ErrorCode code, std::string text) {
   return tl::unexpected<base::Error>(base::Error(code, std::move(text)));
 }
@@ -132,20 +153,26 @@ View Reconciler::Impl::view_of(const std::string& lane) const {
     if (found != snapshot_.volumes.end()) view.volume = found->second;
   } else {
     const auto found = snapshot_.containers.find(name);
-    if (found != snapshot_.containers.end()) {
-      view.container = found->second;
-      for (const std::string& volume : found->second.anonymous_volumes)
-        if (const auto record = snapshot_.volumes.find(volume); record != snapshot_.volumes.end())
-          view.anonymous_volumes.emplace(volume, record->second);
-    } else {
-      // A replacement takes over the volumes of its predecessor: found by the name they share.
-      for (auto each = snapshot_.volumes.lower_bound(name + "-");
-           each != snapshot_.volumes.end() && each->first.starts_with(name + "-"); ++each)
-        if (each->second.anonymous) view.anonymous_volumes.emplace(each->first, each->second);
-    }
+    if (found != snapshot_.containers.end()) view.container = found->second;
+    view.anonymous_volumes = anonymous_volumes_of(name);
     for (const auto& [network, record] : snapshot_.networks) view.networks.push_back(network);
   }
   return view;
+}
+
+Volumes Reconciler::Impl::anonymous_volumes_of(const std::string& id) const {
+  Volumes volumes;
+  if (const auto found = snapshot_.containers.find(id); found != snapshot_.containers.end()) {
+    for (const std::string& volume : found->second.anonymous_volumes)
+      if (const auto record = snapshot_.volumes.find(volume); record != snapshot_.volumes.end())
+        volumes.emplace(volume, record->second);
+    return volumes;
+  }
+  // A replacement takes over the volumes of its predecessor: found by the name they share.
+  for (auto each = snapshot_.volumes.lower_bound(id + "-");
+       each != snapshot_.volumes.end() && each->first.starts_with(id + "-"); ++each)
+    if (each->second.anonymous) volumes.emplace(each->first, each->second);
+  return volumes;
 }
 
 void Reconciler::Impl::when_idle() {
@@ -276,10 +303,14 @@ void Reconciler::Impl::submit_internal(
 
 void Reconciler::Impl::set_keys(Run& run) const {
   run.keys.clear();
+  run.uses.clear();
   if (!run.internal && !run.plan.project.empty()) run.keys["p:" + run.plan.project] = 1;
-  for (const Step& step : run.plan.steps) {
+  for (size_t i = 0; i < run.plan.steps.size(); ++i) {
+    const Step& step = run.plan.steps[i];
     if (is_await(step)) continue;
     ++run.keys[lane_of(step.operation)];
+    if (std::set<std::string> uses = uses_of(step.operation); !uses.empty())
+      run.uses.emplace(i, std::move(uses));
     const std::string* id = container_of(step.operation);
     if (run.internal || id == nullptr) continue;
     const auto record = snapshot_.containers.find(*id);
@@ -288,7 +319,43 @@ void Reconciler::Impl::set_keys(Run& run) const {
   }
 }
 
+/// Of a container that is made: what no record says it uses until it is there. That includes the
+/// anonymous volumes that it takes over from its predecessor, which between the two belong to none.
+std::set<std::string> Reconciler::Impl::uses_of(const planner::Operation& operation) const {
+  const auto* create = std::get_if<planner::CreateContainer>(&operation);
+  if (create == nullptr) return {};
+  const ContainerRecord& record = create->record;
+  std::set<std::string> uses;
+  for (const auto& [network, attachment] : record.applied.networks) uses.insert("n:" + network);
+  for (const spec::Mount& mount : record.applied.volumes)
+    if (mount.type == spec::MountType::Volume && !mount.source.empty())
+      uses.insert("v:" + mount.source);
+  for (const std::string& volume : record.anonymous_volumes) uses.insert("v:" + volume);
+  for (const auto& [volume, known] : anonymous_volumes_of(record.id)) uses.insert("v:" + volume);
+  return uses;
+}
+
+/// By plans under way.
+bool Reconciler::Impl::is_blocked(const Run& run) const {
+  for (const auto& [key, count] : run.keys)
+    if (held_.contains(key) || used_.contains(key)) return true;
+  for (const auto& [index, uses] : run.uses)
+    for (const std::string& use : uses)
+      if (held_.contains(use)) return true;
+  return false;
+}
+
+void Reconciler::Impl::take_locks(const RunPtr& run) {
+  for (const auto& [key, count] : run->keys) held_[key] = run.get();
+  for (const auto& [index, uses] : run->uses)
+    for (const std::string& use : uses) used_.emplace(use, run.get());
+}
+
 std::string Reconciler::Impl::holder_of(const Run& run) const {
+  const auto uses = [](const Run& other, const std::string& key) {
+    return std::any_of(other.uses.begin(), other.uses.end(),
+                       [&](const auto& entry) { return entry.second.contains(key); });
+  };
   const auto text = [](const std::string& key, const Run& holder) {
     const char* what = key[0] == 'p'   ? "project"
                        : key[0] == 'c' ? "container"
@@ -299,9 +366,16 @@ std::string Reconciler::Impl::holder_of(const Run& run) const {
   };
   for (const auto& [key, count] : run.keys) {
     if (const auto held = held_.find(key); held != held_.end()) return text(key, *held->second);
+    if (const auto used = used_.find(key); used != used_.end()) return text(key, *used->second);
     for (const RunPtr& waiting : queue_)
-      if (waiting->keys.contains(key)) return text(key, *waiting);
+      if (waiting->keys.contains(key) || uses(*waiting, key)) return text(key, *waiting);
   }
+  for (const auto& [index, used] : run.uses)
+    for (const std::string& key : used) {
+      if (const auto held = held_.find(key); held != held_.end()) return text(key, *held->second);
+      for (const RunPtr& waiting : queue_)
+        if (waiting->keys.contains(key)) return text(key, *waiting);
+    }
   return "";
 }
 
@@ -312,17 +386,14 @@ void Reconciler::Impl::pump() {
   if (pumping_) return;
   pumping_ = true;
   while (std::exchange(pump_again_, false)) {
-    std::set<std::string> claimed;
+    Claims claims;
     RunPtr next;
     for (const RunPtr& run : queue_) {
-      const bool blocked = std::any_of(run->keys.begin(), run->keys.end(), [&](const auto& entry) {
-        return held_.contains(entry.first) || claimed.contains(entry.first);
-      });
-      if (!blocked) {
+      if (!is_blocked(*run) && !claims.keep_off(*run)) {
         next = run;
         break;
       }
-      for (const auto& [key, count] : run->keys) claimed.insert(key);
+      claims.add(*run);
     }
     if (!next) break;
     queue_.remove(next);
@@ -345,8 +416,7 @@ bool Reconciler::Impl::begin(const RunPtr& run) {
       }
       run->plan = std::move(*plan);
       set_keys(*run);
-      for (const auto& [key, count] : run->keys)
-        if (held_.contains(key)) return false;
+      if (is_blocked(*run)) return false;
     }
   } else if (!run->resumed) {
     if (auto fresh = planner::check_fresh(run->plan, snapshot_); !fresh) {
@@ -354,7 +424,7 @@ bool Reconciler::Impl::begin(const RunPtr& run) {
       return true;
     }
   }
-  for (const auto& [key, count] : run->keys) held_[key] = run.get();
+  take_locks(run);
   active_.push_back(run);
   prepare(*run);
   if (run->resumed || run->plan.steps.empty())
@@ -624,6 +694,7 @@ void Reconciler::Impl::release_after(Run& run, size_t first, StepOutcome first_o
     work.pop_back();
     if (!is_await(run.plan.steps[index]))
       release_key(run, lane_of(run.plan.steps[index].operation));
+    release_uses(run, index);
     for (const size_t next : run.successors[index]) {
       if (run.outcomes[next] != StepOutcome::Pending) continue;
       --run.waiting_for[next];
@@ -651,6 +722,7 @@ void Reconciler::Impl::skip_pending(const RunPtr& run, const std::string& why) {
     --run->unsettled;
     report(*run, Progress::Kind::StepSkipped, i, "skipped: " + why);
     if (!is_await(run->plan.steps[i])) release_key(*run, lane_of(run->plan.steps[i].operation));
+    release_uses(*run, i);
   }
 }
 
@@ -660,6 +732,18 @@ void Reconciler::Impl::release_key(Run& run, const std::string& key) {
   run.keys.erase(found);
   if (const auto held = held_.find(key); held != held_.end() && held->second == &run)
     held_.erase(held);
+}
+
+void Reconciler::Impl::release_uses(Run& run, size_t index) {
+  const auto found = run.uses.find(index);
+  if (found == run.uses.end()) return;
+  for (const std::string& use : found->second) {
+    const auto [first, last] = used_.equal_range(use);
+    const auto ours =
+        std::find_if(first, last, [&](const auto& entry) { return entry.second == &run; });
+    if (ours != last) used_.erase(ours);
+  }
+  run.uses.erase(found);
 }
 
 // ---- the end
@@ -701,6 +785,7 @@ void Reconciler::Impl::finish(const RunPtr& run, base::Result<> result) {
     if (const auto held = held_.find(key); held != held_.end() && held->second == run.get())
       held_.erase(held);
   run->keys.clear();
+  while (!run->uses.empty()) release_uses(*run, run->uses.begin()->first);
   active_.remove(run);
   if (run->progress) {
     Progress progress;

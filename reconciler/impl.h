@@ -7,6 +7,8 @@
 /// asked: steps and facts alike, so records have one writer at a time. A *lock* keeps plans of one
 /// project, or on one container, apart. A plan lets go of a container as soon as its last step on
 /// it is settled, because what waits for that container's health may need it restarted meanwhile.
+/// A plan that makes a container also *uses* its networks and volumes until that container's record
+/// names them: others may use them too, but nobody removes them under it.
 
 #include <deque>
 #include <list>
@@ -36,6 +38,8 @@ struct Run {
   std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan;
 
   std::map<std::string, size_t> keys;  ///< Lock → steps that still need it.
+  /// Step → locks of what must stay while it is carried out.
+  std::map<size_t, std::set<std::string>> uses;
   std::vector<StepOutcome> outcomes;
   std::vector<size_t> waiting_for;
   std::vector<bool> broken;  ///< A predecessor failed; for waits that go on all the same.
@@ -52,6 +56,8 @@ struct Run {
   std::vector<std::string> failures;
   base::ErrorCode failure_code = base::ErrorCode::Internal;
 };
+
+using Volumes = std::map<std::string, planner::VolumeRecord>;  ///< By name.
 
 /// What supervision remembers of a container; lost with the daemon, and meant to be.
 struct Supervised {
@@ -99,6 +105,7 @@ class Reconciler::Impl {
   void enqueue(const std::string& lane, Lane::Task task);
   void run_lane(const std::string& lane);
   View view_of(const std::string& lane) const;
+  Volumes anonymous_volumes_of(const std::string& id) const;
   void when_idle();
   bool is_locked(const std::string& key) const;
 
@@ -114,6 +121,9 @@ class Reconciler::Impl {
                        std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan,
                        std::function<void(base::Result<>)> finished);
   void set_keys(Run& run) const;
+  std::set<std::string> uses_of(const planner::Operation& operation) const;
+  bool is_blocked(const Run& run) const;
+  void take_locks(const RunPtr& run);
   std::string holder_of(const Run& run) const;
   void pump();
   bool begin(const RunPtr& run);
@@ -136,6 +146,7 @@ class Reconciler::Impl {
   void release_after(Run& run, size_t index, StepOutcome outcome);
   void skip_pending(const RunPtr& run, const std::string& why);
   void release_key(Run& run, const std::string& key);
+  void release_uses(Run& run, size_t index);
   void finish_if_settled(const RunPtr& run);
   void finish(const RunPtr& run, base::Result<> result);
   void report(const Run& run, Progress::Kind kind, size_t index, std::string text,
@@ -212,6 +223,7 @@ class Reconciler::Impl {
   std::list<RunPtr> queue_;
   std::list<RunPtr> active_;
   std::map<std::string, const Run*> held_;
+  std::multimap<std::string, const Run*> used_;  ///< By plans under way.
   std::function<void(const ContainerNotice&)> listener_;
   std::function<void()> after_settling_;  ///< Start-up: called once no lane is busy.
   std::function<void()> stopped_;

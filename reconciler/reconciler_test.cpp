@@ -605,6 +605,123 @@ TEST_CASE("a machine that is held and goes on is shown so, also to a daemon that
   CHECK(shop.record("shop-web-1").paused_reason.empty());
 }
 
+namespace {
+
+/// `box` on the network `front` with the volume `data`, both made by hand.
+struct ByHand {
+  ByHand() {
+    network.name = network.applied.name = "front";
+    volume.name = volume.applied.name = "data";
+    box.id = "box";
+    box.one_off = true;
+    box.applied.image = "nginx";
+    box.applied.command = std::vector<std::string>{"serve"};
+    box.applied.networks["front"] = {};
+    box.applied.volumes.push_back({spec::MountType::Volume, "data", "/data"});
+    REQUIRE(shop.world.apply_and_wait("network create", [&](const Snapshot& actual) {
+      return planner::plan_create_network(network, actual);
+    }));
+    REQUIRE(shop.world.apply_and_wait("volume create", [&](const Snapshot& actual) {
+      return planner::plan_create_volume(volume, actual);
+    }));
+  }
+  auto run(bool wait = true) {
+    const auto make = [this](const Snapshot& actual) {
+      return planner::plan_create(box, {volume}, actual, true);
+    };
+    return shop.world.apply("run", make, wait);
+  }
+  auto remove_network(bool wait = true) {
+    const auto make = [](const Snapshot& actual) {
+      return planner::plan_remove_network({"front"}, actual);
+    };
+    return shop.world.apply("network rm", make, wait);
+  }
+  auto remove_volume() {
+    return shop.world.apply("volume rm", [](const Snapshot& actual) {
+      return planner::plan_remove_volume({"data"}, actual);
+    });
+  }
+
+  Shop shop;
+  planner::NetworkRecord network;
+  planner::VolumeRecord volume;
+  ContainerRecord box;
+};
+
+}  // namespace
+
+TEST_CASE("nobody removes a network or a volume under a container that is being made") {
+  ByHand hand;
+
+  const auto run = hand.run();
+  const auto network = hand.remove_network();
+  const auto volume = hand.remove_volume();
+  const auto impatient = hand.remove_network(false);
+  hand.shop.world.run_for(5'000);
+
+  CHECK(run->result);
+  CHECK(hand.shop.record("box").phase == Phase::Running);
+  REQUIRE_FALSE(network->result);
+  CHECK(network->result.error().to_string().find("used by container 'box'") != std::string::npos);
+  REQUIRE_FALSE(volume->result);
+  CHECK(volume->result.error().code() == base::ErrorCode::Busy);
+  REQUIRE_FALSE(impatient->result);
+  CHECK(impatient->result.error().to_string() ==
+        "network 'front' is held by run; try again when that is done");
+  CHECK(hand.shop.world.runtime.volumes.contains("data"));
+}
+
+TEST_CASE("a container that comes while its network is being removed is told that it is gone") {
+  ByHand hand;
+
+  const auto network = hand.remove_network();
+  const auto impatient = hand.run(false);
+  const auto run = hand.run();
+  hand.shop.world.run_for(5'000);
+
+  CHECK(network->result);
+  CHECK(impatient->result.error().to_string().find("held by network rm") != std::string::npos);
+  REQUIRE_FALSE(run->result);
+  CHECK(run->result.error().code() == base::ErrorCode::NotFound);
+  CHECK(hand.shop.world.runtime.vms.empty());
+  CHECK(hand.shop.world.snapshot().containers.empty());
+}
+
+TEST_CASE("containers on one network made by hand do not wait for each other") {
+  ByHand hand;
+  const auto first = hand.run();
+  hand.box.id = "other";
+  const auto second = hand.run(false);
+
+  hand.shop.world.run_for(5'000);
+
+  CHECK(first->result);
+  CHECK(second->result);
+}
+
+TEST_CASE("a prune leaves the anonymous volumes that a replacement is about to take over") {
+  Shop shop;
+  shop.service("db").volumes.push_back({spec::MountType::Volume, "", "/data"});
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  const auto before = shop.world.runtime.volumes;
+  shop.stack.services.at("db").environment["MODE"] = "new";
+
+  const auto up = shop.world.apply("up", shop.up());
+  const bool between = shop.world.run_until(
+      60'000, [&] { return !shop.world.daemon().snapshot().containers.contains("shop-db-1"); });
+  const auto prune = shop.world.apply("volume prune", [](const Snapshot& actual) {
+    return planner::plan_prune_volumes(actual, true);
+  });
+  shop.world.run_for(5'000);
+
+  REQUIRE(between);
+  CHECK(up->result);
+  CHECK(prune->result);
+  CHECK(before.size() == 1);
+  CHECK(shop.world.runtime.volumes == before);
+}
+
 TEST_CASE("stopping the daemon leaves VMs running and answers everybody") {
   Shop shop;
   shop.service("web");

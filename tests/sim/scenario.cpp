@@ -19,6 +19,22 @@ using planner::Snapshot;
 
 constexpr const char* images[] = {"alpine", "nginx", "postgres"};
 
+/// Made and removed by hand; stacks and single containers find them there or do not.
+constexpr const char* hand_network = "hand";
+constexpr const char* hand_volume = "hand-data";
+
+planner::NetworkRecord network_by_hand() {
+  planner::NetworkRecord record;
+  record.name = record.key = record.applied.name = hand_network;
+  return record;
+}
+
+planner::VolumeRecord volume_by_hand() {
+  planner::VolumeRecord record;
+  record.name = record.key = record.applied.name = hand_volume;
+  return record;
+}
+
 /// Random stacks and random changes of them.
 class StackMaker {
  public:
@@ -41,6 +57,10 @@ class StackMaker {
       volume.name = project + "_" + key;
       stack.volumes[key] = volume;
     }
+    stack.networks["hand"].name = hand_network;
+    stack.networks["hand"].external = true;
+    stack.volumes["hand"].name = hand_volume;
+    stack.volumes["hand"].external = true;
     const uint32_t count = 1 + dice_.below(5);
     for (uint32_t i = 0; i < count; ++i)
       stack.services[fmt::format("s{}", i)] = make_service(i, calm);
@@ -58,6 +78,8 @@ class StackMaker {
     if (dice_.one_in(3)) service.networks["back"].priority = static_cast<int32_t>(dice_.below(3));
     if (dice_.one_in(3)) service.volumes.push_back(volume("data", "/data"));
     if (dice_.one_in(6)) service.volumes.push_back(volume("", "/scratch"));
+    if (dice_.one_in(8)) service.networks["hand"] = {};
+    if (dice_.one_in(8)) service.volumes.push_back(volume("hand", "/hand"));
     service.scale = dice_.one_in(4) ? dice_.below(4) : 1;
     if (dice_.one_in(3)) add_port(service, number);
     if (dice_.one_in(3))
@@ -148,6 +170,7 @@ class Scenario {
       stir();
       command();
       world_.run_for(dice_.below(dice_.one_in(3) ? 30'000 : 1'500));
+      if (world_.ready()) check_made_by_hand();
     }
     calm_down();
     last_wish();
@@ -221,7 +244,7 @@ class Scenario {
     const std::string owner = fmt::format("command {} on {}", ++number_, project);
     const std::vector<std::string> ids = some_ids();
     World::Make make;
-    switch (dice_.below(10)) {
+    switch (dice_.below(14)) {
       case 0:
         make = [project, volumes = dice_.one_in(2)](const Snapshot& actual) {
           planner::DownOptions options;
@@ -240,6 +263,9 @@ class Scenario {
         make = [ids](const Snapshot& s) { return planner::plan_remove(ids, s, true, true); };
         break;
       case 5: make = make_run(); break;
+      case 6:
+      case 7:
+      case 8: make = make_by_hand(); break;
       default: make = make_up(project); break;
     }
     owners_.push_back(owner);
@@ -270,8 +296,36 @@ class Scenario {
     record.applied.command =
         std::vector<std::string>{"exit", std::to_string(dice_.below(5000)), "0"};
     record.image_digest = world_.image.tags.at("alpine");
-    return
-        [record](const Snapshot& actual) { return planner::plan_create(record, {}, actual, true); };
+    std::vector<planner::VolumeRecord> volumes;
+    if (dice_.one_in(2)) record.applied.networks[hand_network] = {};
+    if (dice_.one_in(2)) {
+      record.applied.volumes.push_back({spec::MountType::Volume, hand_volume, "/hand"});
+      volumes.push_back(volume_by_hand());
+    }
+    return [record, volumes](const Snapshot& actual) {
+      return planner::plan_create(record, volumes, actual, true);
+    };
+  }
+
+  World::Make make_by_hand() {
+    switch (dice_.below(6)) {
+      case 0:
+      case 1:
+        return [](const Snapshot& s) { return planner::plan_create_network(network_by_hand(), s); };
+      case 2:
+        return [](const Snapshot& s) { return planner::plan_create_volume(volume_by_hand(), s); };
+      case 3:
+        return [](const Snapshot& s) { return planner::plan_remove_network({hand_network}, s); };
+      case 4:
+        return [](const Snapshot& s) { return planner::plan_remove_volume({hand_volume}, s); };
+      default: break;
+    }
+    if (dice_.one_in(2))
+      return
+          [](const Snapshot& s) -> base::Result<Plan> { return planner::plan_prune_networks(s); };
+    return [named = dice_.one_in(2)](const Snapshot& s) -> base::Result<Plan> {
+      return planner::plan_prune_volumes(s, named);
+    };
   }
 
   // --- calm -------------------------------------------------------------------------------------
@@ -295,6 +349,7 @@ class Scenario {
     const spec::Stack stack = maker_.make("shop", true);
     planner::UpOptions options;
     options.remove_orphans = true;
+    make_what_is_missing();
     const auto up = [&](const Snapshot& actual) {
       return planner::plan_up(stack, actual, options);
     };
@@ -310,6 +365,31 @@ class Scenario {
     check_converged(stack, up);
     check_nothing_leaked();
     check_store();
+  }
+
+  void make_what_is_missing() {
+    const Snapshot actual = world_.snapshot();
+    const auto apply = [&](const World::Make& make) {
+      if (const auto made = world_.apply_and_wait("by hand", make); !made)
+        broken("what is missing could not be made by hand: " + made.error().to_string());
+    };
+    if (!actual.networks.contains(hand_network))
+      apply([](const Snapshot& s) { return planner::plan_create_network(network_by_hand(), s); });
+    const auto volume = actual.volumes.find(hand_volume);
+    if (volume == actual.volumes.end() || !volume->second.present)
+      apply([](const Snapshot& s) { return planner::plan_create_volume(volume_by_hand(), s); });
+  }
+
+  /// Nobody removes them under their users.
+  void check_made_by_hand() {
+    const Snapshot actual = world_.snapshot();
+    for (const auto& [id, record] : actual.containers) {
+      if (record.applied.networks.contains(hand_network) && !actual.networks.contains(hand_network))
+        broken("'" + id + "' is on a network made by hand that was removed");
+      for (const spec::Mount& mount : record.applied.volumes)
+        if (mount.source == hand_volume && !actual.volumes.contains(hand_volume))
+          broken("'" + id + "' has a volume made by hand that was removed");
+    }
   }
 
   void check_converged(const spec::Stack& stack, const World::Make& up) {
