@@ -98,19 +98,33 @@ Result<std::optional<std::string>> read_signal(const json& object) {
   return text;
 }
 
-Result<Chosen> read_chosen(const json& object) {
+/// `key` holds the names of things that are called `what`.
+Result<Chosen> read_chosen(const json& object, const char* key = "ids",
+                           std::string_view what = "container") {
   Chosen chosen;
-  chosen.ids = TRY(read_texts(object, "ids"));
+  chosen.ids = TRY(read_texts(object, key));
   chosen.all = TRY(read_flag(object, "all"));
   const bool star = chosen.ids == std::vector<std::string>{"*"};
   if (chosen.all && !chosen.ids.empty() && !star)
-    return base::fail(ErrorCode::InvalidArgument, "name containers, or ask for all, not both");
+    return base::fail(ErrorCode::InvalidArgument, "name {}s, or ask for all, not both", what);
   if (star && !chosen.all)
-    return base::fail(ErrorCode::InvalidArgument, "\"ids\": [\"*\"] needs \"all\": true");
+    return base::fail(ErrorCode::InvalidArgument, "\"{}\": [\"*\"] needs \"all\": true", key);
   if (chosen.ids.empty() && !chosen.all)
-    return base::fail(ErrorCode::InvalidArgument, "name at least one container, or ask for all");
+    return base::fail(ErrorCode::InvalidArgument, "name at least one {}, or ask for all", what);
   if (star) chosen.ids.clear();
   return chosen;
+}
+
+Result<spec::Labels> read_labels(const json& object) {
+  spec::Labels labels;
+  const json* value = member(object, "labels");
+  if (value == nullptr) return labels;
+  if (!value->is_object()) return wrong_type("labels", "an object of texts", *value);
+  for (const auto& [key, text] : value->items()) {
+    if (!text.is_string()) return wrong_type("labels", "an object of texts", text);
+    labels.emplace(key, text.get<std::string>());
+  }
+  return labels;
 }
 
 Result<spec::Stack> read_stack(const json& object) {
@@ -217,6 +231,36 @@ Result<Command> read_remove(const json& object) {
                        .volumes = TRY(read_flag(object, "volumes"))};
 }
 
+Result<Command> read_create_network(const json& object) {
+  CreateNetworkCommand create;
+  create.network.name = TRY(read_text(object, "name")).value_or("");
+  create.network.internal = TRY(read_flag(object, "internal"));
+  create.network.subnet = TRY(read_text(object, "subnet"));
+  create.network.labels = TRY(read_labels(object));
+  return create;
+}
+
+Result<Command> read_remove_networks(const json& object) {
+  return RemoveNetworksCommand{.chosen = TRY(read_chosen(object, "names", "network"))};
+}
+
+Result<Command> read_prune_networks(const json&) { return PruneNetworksCommand{}; }
+
+Result<Command> read_create_volume(const json& object) {
+  CreateVolumeCommand create;
+  create.volume.name = TRY(read_text(object, "name")).value_or("");
+  create.volume.labels = TRY(read_labels(object));
+  return create;
+}
+
+Result<Command> read_remove_volumes(const json& object) {
+  return RemoveVolumesCommand{.chosen = TRY(read_chosen(object, "names", "volume"))};
+}
+
+Result<Command> read_prune_volumes(const json& object) {
+  return PruneVolumesCommand{.named = TRY(read_flag(object, "all"))};
+}
+
 struct Reader {
   const char* command;
   std::vector<std::string> keys;  ///< Besides those of every command.
@@ -233,6 +277,12 @@ const std::vector<Reader>& readers() {
       {"kill", {"ids", "all", "signal"}, read_kill},
       {"restart", {"ids", "all", "grace_ms"}, read_restart},
       {"remove", {"ids", "all", "force", "volumes"}, read_remove},
+      {"network create", {"name", "internal", "subnet", "labels"}, read_create_network},
+      {"network remove", {"names", "all"}, read_remove_networks},
+      {"network prune", {}, read_prune_networks},
+      {"volume create", {"name", "labels"}, read_create_volume},
+      {"volume remove", {"names", "all"}, read_remove_volumes},
+      {"volume prune", {"all"}, read_prune_volumes},
   };
   return all;
 }
@@ -372,6 +422,30 @@ Result<Plan> plan_of(const RestartCommand& restart, const Snapshot& actual) {
   return plan;
 }
 
+Result<Plan> plan_of(const CreateNetworkCommand& create, const Snapshot& actual) {
+  planner::NetworkRecord record;
+  record.name = record.key = create.network.name;
+  record.applied = create.network;
+  return planner::plan_create_network(record, actual);
+}
+
+Result<Plan> plan_of(const RemoveNetworksCommand& remove, const Snapshot& actual) {
+  if (remove.chosen.all) return planner::plan_remove_all_networks(actual);
+  return planner::plan_remove_network(remove.chosen.ids, actual);
+}
+
+Result<Plan> plan_of(const CreateVolumeCommand& create, const Snapshot& actual) {
+  planner::VolumeRecord record;
+  record.name = record.key = create.volume.name;
+  record.applied = create.volume;
+  return planner::plan_create_volume(record, actual);
+}
+
+Result<Plan> plan_of(const RemoveVolumesCommand& remove, const Snapshot& actual) {
+  if (remove.chosen.all) return planner::plan_remove_all_volumes(actual);
+  return planner::plan_remove_volume(remove.chosen.ids, actual);
+}
+
 }  // namespace
 
 Result<std::optional<int64_t>> read_milliseconds(const json& object, const char* key) {
@@ -435,7 +509,6 @@ Result<Plan> make_plan(const Command& command, const Snapshot& actual) {
           [&](const DownCommand& down) {
             return planner::plan_down(down.project, actual, down.options);
           },
-          [&](const CreateCommand& create) { return plan_of(create, actual); },
           [&](const StartCommand& start) {
             const auto ids =
                 ids_of(start.chosen, actual, [](const auto& record) { return !is_up(record); });
@@ -448,13 +521,19 @@ Result<Plan> make_plan(const Command& command, const Snapshot& actual) {
           [&](const KillCommand& kill) {
             return planner::plan_kill(ids_of(kill.chosen, actual, is_up), actual, kill.signal);
           },
-          [&](const RestartCommand& restart) { return plan_of(restart, actual); },
           [&](const RemoveCommand& remove) {
             const auto ids = ids_of(remove.chosen, actual, [&](const auto& record) {
               return remove.force || !is_up(record);
             });
             return planner::plan_remove(ids, actual, remove.force, remove.volumes);
           },
+          [&](const PruneNetworksCommand&) -> Result<Plan> {
+            return planner::plan_prune_networks(actual);
+          },
+          [&](const PruneVolumesCommand& prune) -> Result<Plan> {
+            return planner::plan_prune_volumes(actual, prune.named);
+          },
+          [&](const auto& other) { return plan_of(other, actual); },
       },
       command);
 }
@@ -477,6 +556,20 @@ std::vector<std::string> container_ids(const Plan& plan) {
                },
                step.operation);
   return ids;
+}
+
+std::map<uint32_t, std::string> resource_names(const Plan& plan) {
+  std::map<uint32_t, std::string> names;
+  for (const planner::Step& step : plan.steps) {
+    const auto add = [&](const std::string& name) { names.emplace(step.id.value, name); };
+    if (const auto* made = std::get_if<planner::CreateNetwork>(&step.operation))
+      add(made->record.name);
+    if (const auto* gone = std::get_if<planner::RemoveNetwork>(&step.operation)) add(gone->name);
+    if (const auto* made = std::get_if<planner::CreateVolume>(&step.operation))
+      add(made->record.name);
+    if (const auto* gone = std::get_if<planner::RemoveVolume>(&step.operation)) add(gone->name);
+  }
+  return names;
 }
 
 }  // namespace api

@@ -6,6 +6,7 @@
 /// dropped in silence does something else than what was asked.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -21,7 +22,8 @@
 
 namespace api {
 
-/// Containers by id, or all of those that the command makes sense for.
+/// Containers by id, or networks or volumes by name; or all of those that the command makes sense
+/// for.
 struct Chosen {
   std::vector<std::string> ids;
   bool all = false;
@@ -64,8 +66,27 @@ struct RemoveCommand {
   bool force = false;
   bool volumes = false;
 };
+/// A network or volume outside any stack. What neither could do is not among its members.
+struct CreateNetworkCommand {
+  spec::Network network;
+};
+struct RemoveNetworksCommand {
+  Chosen chosen;
+};
+struct PruneNetworksCommand {};
+struct CreateVolumeCommand {
+  spec::Volume volume;
+};
+struct RemoveVolumesCommand {
+  Chosen chosen;
+};
+struct PruneVolumesCommand {
+  bool named = false;  ///< Not only anonymous ones.
+};
 using Command = std::variant<UpCommand, DownCommand, CreateCommand, StartCommand, StopCommand,
-                             KillCommand, RestartCommand, RemoveCommand>;
+                             KillCommand, RestartCommand, RemoveCommand, CreateNetworkCommand,
+                             RemoveNetworksCommand, PruneNetworksCommand, CreateVolumeCommand,
+                             RemoveVolumesCommand, PruneVolumesCommand>;
 
 struct CommandRequest {
   Command command;
@@ -89,6 +110,8 @@ base::Result<planner::Plan> make_plan(const Command& command, const planner::Sna
 
 /// Containers that a plan touches, in the order of its steps, each once.
 std::vector<std::string> container_ids(const planner::Plan& plan);
+/// The network or volume that a step makes or removes, by the step's number.
+std::map<uint32_t, std::string> resource_names(const planner::Plan& plan);
 
 /// A time a client may ask to wait: 0 to `limits::api_wait_ms_max`.
 base::Result<std::optional<int64_t>> read_milliseconds(const nlohmann::json& object,

@@ -212,6 +212,68 @@ TEST_CASE("a command that is not understood is refused with a hint, never half o
         std::string::npos);
 }
 
+TEST_CASE("a network made by hand is what was asked for, and outlives a stack that joins it") {
+  const auto made = plan({{"command", "network create"},
+                          {"name", "front"},
+                          {"internal", true},
+                          {"subnet", "10.9.0.0/24"},
+                          {"labels", {{"tier", "1"}}}},
+                         nothing());
+  REQUIRE_MESSAGE(made, text_of(made));
+  const planner::Snapshot then = after(*made, nothing());
+  const spec::Network& front = then.networks.at("front").applied;
+  CHECK(front.internal);
+  CHECK(front.subnet == "10.9.0.0/24");
+  CHECK(front.labels == spec::Labels{{"tier", "1"}});
+  CHECK(!front.external);
+
+  spec::Stack stack = two_services();
+  stack.networks.at("default") = {.name = "front", .external = true};
+  const auto up = plan({{"command", "up"}, {"stack", spec::to_json(stack)}}, then);
+  REQUIRE_MESSAGE(up, text_of(up));
+  CHECK(up->notes.empty());
+  const auto down =
+      plan({{"command", "down"}, {"project", "shop"}, {"options", {{"volumes", true}}}},
+           after(*up, then));
+  REQUIRE_MESSAGE(down, text_of(down));
+  CHECK(after(*down, after(*up, then)).networks.contains("front"));
+}
+
+TEST_CASE("networks and volumes are removed by name, all at once, or where nobody needs them") {
+  const auto made = plan({{"command", "volume create"}, {"name", "spare"}}, two_running());
+  REQUIRE_MESSAGE(made, text_of(made));
+  CHECK(api::resource_names(*made) == std::map<uint32_t, std::string>{{1, "spare"}});
+  CHECK(api::container_ids(*made).empty());
+  const planner::Snapshot then = after(*made, two_running());
+  const std::string gone = "1 - volume.spare  remove volume\n";
+
+  CHECK(text_of(plan({{"command", "volume remove"}, {"names", {"spare"}}}, then)) == gone);
+  CHECK(text_of(plan({{"command", "volume remove"}, {"names", {"*"}}, {"all", true}}, then)) ==
+        gone);
+  CHECK(text_of(plan({{"command", "volume prune"}, {"all", true}}, then)) == gone);
+  CHECK(text_of(plan({{"command", "volume prune"}}, then)).empty());
+  CHECK(text_of(plan({{"command", "network prune"}}, then)).empty());
+  CHECK(text_of(plan({{"command", "network remove"}, {"all", true}}, then)).empty());
+  CHECK(text_of(plan({{"command", "network remove"}, {"names", {"shop_default"}}}, then))
+            .find("used by container 'shop-db-1'") != std::string::npos);
+}
+
+TEST_CASE("what a network or a volume cannot have is refused, not dropped") {
+  CHECK(error_of({{"command", "network create"}, {"name", "a"}, {"gateway", "10.9.0.9"}}) ==
+        "the command network create has no member 'gateway'");
+  CHECK(error_of({{"command", "volume create"}, {"name", "a"}, {"size", 1}}) ==
+        "the command volume create has no member 'size'");
+  CHECK(error_of({{"command", "volume create"}, {"name", "a"}, {"labels", {{"k", 1}}}})
+            .find("an object of texts") != std::string::npos);
+  CHECK(error_of({{"command", "network prune"}, {"all", true}}).find("no member 'all'") !=
+        std::string::npos);
+  CHECK(error_of({{"command", "volume remove"}}).find("at least one volume") != std::string::npos);
+  CHECK(error_of({{"command", "network remove"}, {"names", {"a"}}, {"all", true}})
+            .find("networks, or ask for all, not both") != std::string::npos);
+  CHECK(text_of(plan({{"command", "network create"}}, nothing())).find("not a network name") !=
+        std::string::npos);
+}
+
 TEST_CASE("the images of a stack are each asked for once") {
   spec::Stack stack = two_services();
   planner::test::service(stack, "web2");

@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/space.h"
 #include "api/wire.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -289,6 +290,11 @@ Service::Reply Service::apply(const HttpRequest& request) {
   const planner::Snapshot actual = TRY(snapshot_for(asked.command));
   job.plan = TRY(make_plan(asked.command, actual));
   planning.close();
+  if (std::holds_alternative<PruneVolumesCommand>(asked.command)) {
+    job.volume_bytes.emplace();
+    for (const auto& [step, name] : resource_names(job.plan))
+      job.volume_bytes->emplace(name, allocated_tree_bytes(ports_.runtime.volume_path(name)));
+  }
   job.owner = asked.owner;
   job.wait_for_lock = asked.wait_for_lock;
   job.replan = [command = std::move(asked.command),
@@ -320,16 +326,62 @@ Service::Reply Service::stop_system(const HttpRequest& request) {
   return run(std::move(job));
 }
 
+namespace {
+
+/// What the last line tells of a plan, as far as it has got. On the loop only.
+struct Effect {
+  std::vector<std::string> ids;
+  std::map<uint32_t, std::string> names;  ///< By step.
+  std::vector<std::string> done;          ///< Of the names, in the order it was done.
+  std::optional<std::map<std::string, uint64_t>> volume_bytes;
+
+  void plan(const planner::Plan& plan) {
+    ids = container_ids(plan);
+    names = resource_names(plan);
+  }
+  void note(const Progress& progress) {
+    if (progress.kind != Progress::Kind::StepDone) return;
+    if (const auto found = names.find(progress.step.value); found != names.end())
+      done.push_back(found->second);
+  }
+  json line(const Result<>& result) const {
+    json line = {
+        {"type", "result"}, {"success", result.has_value()}, {"ids", ids}, {"names", done}};
+    if (!result) {
+      line["code"] = std::string(base::error_code_name(result.error().code()));
+      line["message"] = result.error().to_string();
+    }
+    if (!volume_bytes) return line;
+    uint64_t reclaimed = 0;
+    for (const std::string& name : done)
+      if (const auto known = volume_bytes->find(name); known != volume_bytes->end())
+        reclaimed += known->second;
+    line["reclaimed_bytes"] = reclaimed;
+    return line;
+  }
+};
+
+}  // namespace
+
 /// Lines as the plan is carried out. Whoever hangs up does not want what has not begun.
 Service::Reply Service::run(Job job) {
   const std::shared_ptr<ByteStream> stream =
       TRY(ByteStream::create(limits::api_event_stream_bytes_max));
   stream->push(line_of({{"type", "plan"}, {"plan", planner::to_json(job.plan)}}));
+  const auto effect = std::make_shared<Effect>();
+  effect->plan(job.plan);
+  effect->volume_bytes = std::move(job.volume_bytes);
   reconciler::ApplyRequest request;
   request.owner = job.owner;
   request.wait_for_lock = job.wait_for_lock;
-  request.replan = std::move(job.replan);
-  request.progress = [this, stream, owner = job.owner](const Progress& progress) {
+  if (job.replan)
+    request.replan = [effect, replan = std::move(job.replan)](const planner::Snapshot& now) {
+      Result<planner::Plan> plan = replan(now);
+      if (plan) effect->plan(*plan);
+      return plan;
+    };
+  request.progress = [this, stream, effect, owner = job.owner](const Progress& progress) {
+    effect->note(progress);
     const std::string kind = kind_name(progress.kind);
     if (!kind.empty())
       stream->push(line_of({{"type", "progress"},
@@ -338,14 +390,9 @@ Service::Reply Service::run(Job job) {
                             {"text", progress.text}}));
     if (stream->closed()) reconciler_.cancel(owner);
   };
-  request.finished = [stream, ids = container_ids(job.plan),
+  request.finished = [stream, effect,
                       afterwards = std::move(job.afterwards)](const Result<>& result) {
-    json line = {{"type", "result"}, {"success", result.has_value()}, {"ids", ids}};
-    if (!result) {
-      line["code"] = std::string(base::error_code_name(result.error().code()));
-      line["message"] = result.error().to_string();
-    }
-    stream->push(line_of(line));
+    stream->push(line_of(effect->line(result)));
     stream->finish();
     if (afterwards) afterwards();
   };

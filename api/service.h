@@ -6,8 +6,10 @@
 
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -85,6 +87,8 @@ class Service {
     bool wait_for_lock = true;
     std::function<base::Result<planner::Plan>(const planner::Snapshot&)> replan;
     std::function<void()> afterwards;  ///< On the loop, when the result was told.
+    /// What the volumes take on the disk that the plan removes; absent: nobody asks.
+    std::optional<std::map<std::string, uint64_t>> volume_bytes;
   };
   Reply run(Job job);
   Reply run_attached(Job job, const std::string& id);

@@ -61,11 +61,16 @@
 ///            upgrade: frames both ways as of attach, from the first byte on, and `Started`
 ///   start {"ids"} · stop {"ids", "signal"?, "grace_ms"?} · kill {"ids", "signal"}
 ///   restart {"ids", "grace_ms"?} · remove {"ids", "force", "volumes"}
-/// "ids" may be ["*"] with "all": true.
+///   network create {"name", "internal", "subnet"?, "labels": {key: text}}
+///   volume create  {"name", "labels"}
+///   network remove, volume remove {"names"}
+///   network prune {} · volume prune {"all": also named ones}
+/// "ids" and "names" may be ["*"] with "all": true.
 ///
 /// Lines of /v1/apply: {"type": "plan", "plan": …}; {"type": "progress", "kind":
 /// "step-started|step-done|step-failed|step-skipped", "step": N, "text": …}; at the end
-/// {"type": "result", "success": bool, "code"?, "message"?, "ids": [affected container ids]}.
+/// {"type": "result", "success": bool, "code"?, "message"?, "ids": [affected container ids],
+/// "names": [networks and volumes that were made or removed], "reclaimed_bytes"? (volume prune)}.
 /// A client that hangs up before the result cancels the steps that have not started.
 /// Lines of pull and push: {"type": "progress", "blobs_done", "blobs_total", "bytes_done",
 /// "bytes_total"}; at the end {"type": "result", "success", "code"?, "message"?, "reference",

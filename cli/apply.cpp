@@ -31,6 +31,14 @@ std::string note_text(const planner::Note& note) {
   return note.address.empty() ? note.text : fmt::format("{}: {}", note.address, note.text);
 }
 
+std::vector<std::string> texts_of(const json& message, const char* key) {
+  std::vector<std::string> texts;
+  if (const auto list = message.find(key); list != message.end() && list->is_array())
+    for (const json& text : *list)
+      if (text.is_string()) texts.push_back(text.get<std::string>());
+  return texts;
+}
+
 }  // namespace
 
 ApplyReader::ApplyReader(Show show) : show_(show), view_(progress_style()) {}
@@ -45,9 +53,9 @@ Result<> ApplyReader::take(std::string_view line) {
                       "the daemon sent a line of type '{}'; is it of another version?",
                       base::escape_controls(type));
   has_result_ = true;
-  if (const auto ids = message.find("ids"); ids != message.end() && ids->is_array())
-    for (const json& id : *ids)
-      if (id.is_string()) applied_.ids.push_back(id.get<std::string>());
+  applied_.ids = texts_of(message, "ids");
+  applied_.names = texts_of(message, "names");
+  applied_.reclaimed_bytes = base::json_int_or(message, "reclaimed_bytes", 0);
   if (!base::json_bool_or(message, "success", false))
     applied_.problem =
         base::Error(base::error_code_from_name(base::json_string_or(message, "code", "")),

@@ -24,6 +24,8 @@ struct Applied {
   planner::Plan plan;
   std::set<uint32_t> done;  ///< Ids of the steps that succeeded.
   std::vector<std::string> ids;
+  std::vector<std::string> names;      ///< Networks and volumes that were made or removed.
+  int64_t reclaimed_bytes = 0;         ///< Of a prune of volumes.
   std::optional<base::Error> problem;  ///< Absent: everything succeeded.
 };
 

@@ -194,10 +194,6 @@ Result<int> tag(Context& context, const Parsed& parsed) {
   return 0;
 }
 
-void tell_reclaimed(int64_t bytes) {
-  tell(fmt::format("Reclaimed {} in disk space\n", bytes == 0 ? "Zero KB" : size_text(bytes)));
-}
-
 Result<int> prune(Context& context, const Parsed& parsed) {
   Request request;
   request.method = "POST";
@@ -206,7 +202,7 @@ Result<int> prune(Context& context, const Parsed& parsed) {
   const json answer = TRY(base::parse_json(TRY(context.client.call(request))));
   for (const std::string& reference : texts(answer, "deleted"))
     TRY(print(base::escape_controls(reference) + "\n"));
-  tell_reclaimed(base::json_int_or(answer, "reclaimed_bytes", 0));
+  tell(reclaimed_text(base::json_int_or(answer, "reclaimed_bytes", 0)));
   return 0;
 }
 
@@ -259,7 +255,7 @@ Result<int> remove(Context& context, const Parsed& parsed) {
       TRY(print(base::escape_controls(name) + "\n"));
     reclaimed += base::json_int_or(removed, "reclaimed_bytes", 0);
   }
-  if (complete) tell_reclaimed(reclaimed);
+  if (complete) tell(reclaimed_text(reclaimed));
   return complete ? 0 : 1;
 }
 

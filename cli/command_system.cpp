@@ -1,6 +1,5 @@
-/// system start, stop, status, logs; version; network and volume as views.
+/// system start, stop, status, df, logs; version.
 
-#include <algorithm>
 #include <cstdlib>
 #include <optional>
 
@@ -10,7 +9,6 @@
 #include "base/deadline.h"
 #include "base/json.h"
 #include "base/limits.h"
-#include "base/text.h"
 #include "base/units.h"
 #include "cli/apply.h"
 #include "cli/commands.h"
@@ -182,98 +180,9 @@ Result<int> disk_use(Context& context, const Parsed& parsed) {
   return 0;
 }
 
-// ---- networks and volumes ----------------------------------------------------------------------
-
-/// A kind of record: where it is asked for, and how it is shown.
-template <class Record>
-struct Kind {
-  const char* name;
-  const char* target;
-  Result<Record> (*read)(const json&);
-  Row (*header)();
-  Row (*row)(const Record&);
-  json (*shape)(const Record&);
-};
-
-constexpr Kind<planner::NetworkRecord> networks = {
-    "network",      "/v1/networks", planner::network_record_from_json,
-    network_header, network_row,    network_json};
-constexpr Kind<planner::VolumeRecord> volumes = {
-    "volume",      "/v1/volumes", planner::volume_record_from_json,
-    volume_header, volume_row,    volume_json};
-
-template <class Record>
-Result<std::vector<Record>> ask_all(Context& context, const Kind<Record>& kind) {
-  std::vector<Record> records;
-  const json answer = TRY(ask(context, kind.target));
-  for (const json& entry : answer)
-    records.push_back(TRY_DURING(kind.read(entry), "understand the daemon"));
-  return records;
-}
-
-template <class Record, const Kind<Record>& kind>
-Result<int> list_of(Context& context, const Parsed& parsed) {
-  json shapes = json::array();
-  std::vector<Row> rows;
-  std::string names;
-  const std::vector<Record> records = TRY(ask_all(context, kind));
-  for (const Record& record : records) {
-    shapes.push_back(kind.shape(record));
-    rows.push_back(kind.row(record));
-    names += base::escape_controls(record.name) + "\n";
-  }
-  if (const auto format = document_format(parsed))
-    TRY(print(render_document(shapes, *format)));
-  else if (parsed.has("quiet"))
-    TRY(print(names));
-  else
-    TRY(print(render_table(kind.header(), rows)));
-  return 0;
-}
-
-template <class Record, const Kind<Record>& kind>
-Result<int> inspect_of(Context& context, const Parsed& parsed) {
-  const std::vector<Record> records = TRY(ask_all(context, kind));
-  json shapes = json::array();
-  bool complete = true;
-  for (const std::string& name : parsed.arguments) {
-    const auto found = std::find_if(records.begin(), records.end(),
-                                    [&](const Record& record) { return record.name == name; });
-    if (found != records.end()) {
-      shapes.push_back(kind.shape(*found));
-    } else {
-      tell_error({ErrorCode::NotFound, fmt::format("{} not found: {}", kind.name, name)});
-      complete = false;
-    }
-  }
-  if (!complete) return 1;
-  TRY(print(base::dump_json_pretty(shapes) + "\n"));
-  return 0;
-}
-
 // ---- the table ---------------------------------------------------------------------------------
 
 const Flag format_flag{.name = "format", .value = format_values, .help = "How to print it"};
-
-template <class Record, const Kind<Record>& kind>
-Command views_of(std::string_view name, std::string_view short_name, std::string_view summary) {
-  return {.name = name,
-          .other_names = short_name,
-          .group = "System",
-          .summary = summary,
-          .commands = {
-              {.name = "list",
-               .other_names = "ls",
-               .summary = "List them",
-               .flags = {format_flag, {.name = "quiet", .short_name = 'q', .help = "Names only"}},
-               .handler = list_of<Record, kind>},
-              {.name = "inspect",
-               .summary = "Show all about some, as JSON",
-               .arguments = "NAME…",
-               .arguments_min = 1,
-               .arguments_max = any_number,
-               .handler = inspect_of<Record, kind>}}};
-}
 
 Command start_command() {
   return {.name = "start",
@@ -331,8 +240,6 @@ Command system_command() {
 std::vector<Command> system_commands() {
   return {
       system_command(),
-      views_of<planner::NetworkRecord, networks>("network", "n", "Look at networks"),
-      views_of<planner::VolumeRecord, volumes>("volume", "v", "Look at volumes"),
       {.name = "version",
        .group = "System",
        .summary = "Versions of the command and the daemon",

@@ -24,7 +24,7 @@ Command make_root() {
                .flags = {{.name = "version", .help = "Show the version"}}};
   for (std::vector<Command> part :
        {process_commands(), container_commands(), stack_commands(), image_commands(),
-        build_commands(), registry_commands(), system_commands()})
+        build_commands(), registry_commands(), resource_commands(), system_commands()})
     for (Command& command : part) root.commands.push_back(std::move(command));
   root.commands.push_back({.name = "help",
                            .group = "System",

@@ -136,6 +136,12 @@ TEST_CASE("a wrong command line is told with the usage, and is no other failure"
   CHECK(container({"stop", "--all", "web"}).code == 64);
   CHECK(container({"kill", "-s", "NOPE", "web"}).code == 64);
   CHECK(container({"up", "--watch", "-d"}).code == 64);
+  CHECK(container({"network", "delete", "--all", "front"}).code == 64);
+  CHECK(container({"volume", "rm"}).err.find("no volumes specified and --all not supplied") !=
+        std::string::npos);
+  CHECK(container({"volume", "create"}).code == 64);
+  CHECK(container({"volume", "create", "-s", "1g", "data"}).code == 64);
+  CHECK(container({"network", "create", "--label", "=x", "front"}).code == 64);
   CHECK(container({"stop"}).err.find("no containers specified and --all not supplied") !=
         std::string::npos);
   CHECK(daemon.asked().empty());
@@ -158,6 +164,70 @@ TEST_CASE("what was stopped is printed once, and the command carries its flags")
   CHECK(command["ids"] == json({"*"}));
   CHECK(command["all"] == true);
   CHECK(command["force"] == true);
+}
+
+TEST_CASE("what was made or removed is printed, also where something else could not be") {
+  json command;
+  json result = {{"type", "result"}, {"success", true}, {"names", {"front", "back"}}};
+  Daemon daemon([&](const Asked& asked, Talk& talk) {
+    command = asked.body;
+    talk.begin_lines();
+    talk.line(result);
+  });
+
+  CHECK(container({"network", "rm", "front", "back"}).out == "front\nback\n");
+  CHECK(command["command"] == "network remove");
+  CHECK(command["names"] == json({"front", "back"}));
+  result = {{"type", "result"}, {"success", false}, {"names", {"front"}}, {"message", "is held"}};
+  const Ended half = container({"network", "delete", "--all"});
+  CHECK(half.code == 1);
+  CHECK(half.out == "front\n");
+  CHECK(half.err == "Error: is held\n");
+  CHECK(command["names"] == json({"*"}));
+  CHECK(command["all"] == true);
+}
+
+TEST_CASE("networks and volumes are made with what the command line says of them") {
+  json command;
+  Daemon daemon([&](const Asked& asked, Talk& talk) {
+    command = asked.body;
+    talk.begin_lines();
+    talk.line({{"type", "result"}, {"success", true}, {"names", {command.at("name")}}});
+  });
+
+  const Ended made = container({"network", "create", "--internal", "--subnet", "10.9.0.0/24",
+                                "--label", "a=b=c", "--label", "bare", "front"});
+  CHECK(made.out == "front\n");
+  CHECK(command["name"] == "front");
+  CHECK(command["internal"] == true);
+  CHECK(command["subnet"] == "10.9.0.0/24");
+  CHECK(command["labels"] == json{{"a", "b=c"}, {"bare", ""}});
+  CHECK(container({"n", "create", "plain"}).out == "plain\n");
+  CHECK(command["internal"] == false);
+  CHECK(!command.contains("subnet"));
+  CHECK(container({"volume", "create", "data"}).out == "data\n");
+  CHECK(command["command"] == "volume create");
+}
+
+TEST_CASE("a prune of volumes tells what it gave back, on stderr") {
+  json command;
+  json result = {
+      {"type", "result"}, {"success", true}, {"names", {"old"}}, {"reclaimed_bytes", 1'572'864}};
+  Daemon daemon([&](const Asked& asked, Talk& talk) {
+    command = asked.body;
+    talk.begin_lines();
+    talk.line(result);
+  });
+
+  const Ended ended = container({"volume", "prune", "-a"});
+  CHECK(ended.out == "old\n");
+  CHECK(ended.err == "Reclaimed 1.5 MB in disk space\n");
+  CHECK(command["all"] == true);
+  result = {{"type", "result"}, {"success", true}, {"names", json::array()}};
+  CHECK(container({"volume", "prune"}).err == "Reclaimed Zero KB in disk space\n");
+  const Ended networks = container({"network", "prune"});
+  CHECK(networks.out.empty());
+  CHECK(networks.err.empty());
 }
 
 TEST_CASE("a plan that fails is the daemon's message and exit code 1") {

@@ -300,6 +300,10 @@ std::string size_text(int64_t bytes) {
   return fmt::format("{:.1f} {}", amount, units[unit]);
 }
 
+std::string reclaimed_text(int64_t bytes) {
+  return fmt::format("Reclaimed {} in disk space\n", bytes == 0 ? "Zero KB" : size_text(bytes));
+}
+
 Row image_header() { return {"NAME", "TAG", "DIGEST"}; }
 
 Row image_row(const json& image) {

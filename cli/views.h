@@ -36,6 +36,8 @@ ImageName image_name(const std::string& reference);
 
 /// `1.5 MB`, in units of 1024.
 std::string size_text(int64_t bytes);
+/// The line that whoever removed something ends with.
+std::string reclaimed_text(int64_t bytes);
 
 /// Of an entry of GET /v1/images.
 Row image_header();

@@ -91,6 +91,56 @@ class Run(SystemTest):
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(list(folder.iterdir()), [])
 
+    def test_a_network_and_a_volume_made_by_hand_serve_until_they_are_deleted(self):
+        home = self.system
+        made = home.output("network", "create", "--internal", "--label", "tier=1", "--subnet",
+                           "10.91.0.0/24", "by-hand")
+        self.assertEqual(made, "by-hand\n")
+        self.assertEqual(home.output("volume", "create", "filled"), "filled\n")
+        network = home.json("network", "inspect", "by-hand")[0]
+        self.assertEqual(network["status"]["address"], "10.91.0.0/24")
+        self.assertEqual(network["configuration"]["labels"], {"tier": "1"})
+        self.assertEqual(network["configuration"]["mode"], "hostOnly")
+        joined = ("--network", "by-hand", "-v", "filled:/data", IMAGE)
+        home.run("run", "--name", "user", *joined, "sh", "-c", "echo word > /data/w")
+        for kind, name in (("network", "by-hand"), ("volume", "filled")):
+            again = home.run(kind, "create", name, check=False)
+            self.assert_exit(again, 1)
+            self.assertIn("exists already", again.stderr)
+            refused = home.run(kind, "rm", name, check=False)
+            self.assert_exit(refused, 1)
+            self.assertIn("used by container 'user'", refused.stderr)
+            self.assertEqual(refused.stdout, "")
+        home.run("rm", "user")
+        self.assertEqual(home.output("run", "--rm", *joined, "cat", "/data/w"), "word\n")
+        # The container of `run --rm` is in nobody's way.
+        self.assertEqual(home.output("network", "rm", "by-hand"), "by-hand\n")
+        self.assertEqual(home.output("volume", "delete", "filled"), "filled\n")
+        gone = home.run("volume", "rm", "filled", check=False)
+        self.assert_exit(gone, 1)
+        self.assertIn("volume not found: filled", gone.stderr)
+        self.assertFalse((home.app_root / "volumes/filled").exists())
+
+    def test_a_prune_takes_what_no_container_uses(self):
+        home = self.system
+        home.run("volume", "prune")
+        home.run("run", "--name", "leaver", "--network", "none", "-v", "/left", IMAGE,
+                 "dd", "if=/dev/zero", "of=/left/file", "bs=1M", "count=3")
+        home.run("rm", "leaver")
+        home.run("volume", "create", "named")
+        home.run("network", "create", "unused")
+        first = home.run("volume", "prune")
+        self.assertRegex(first.stdout, "^leaver-[^\n]+\n$")
+        self.assertRegex(first.stderr, r"Reclaimed 3\.\d MB in disk space")
+        self.assertIn("named\n", home.output("volume", "ls", "-q"))
+        self.assertIn("named\n", home.output("volume", "prune", "--all"))
+        self.assertEqual(home.output("volume", "ls", "-q"), "")
+        self.assertEqual(home.output("network", "prune"), "unused\n")
+        self.assertEqual(home.output("network", "rm", "--all"), "")
+        builtin = home.run("network", "rm", "default", check=False)
+        self.assert_exit(builtin, 1)
+        self.assertIn("cannot delete a builtin network: default", builtin.stderr)
+
     def test_a_named_volume_outlives_its_container(self):
         self.assert_exit(self.run_once("-v", "keep:/data", IMAGE, "sh", "-c", "echo 1 > /data/n"),
                          0)

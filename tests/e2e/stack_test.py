@@ -218,6 +218,40 @@ class Mistakes(SystemTest):
         self.assertIn("plan", stale.stderr)
         self.system.run("down", cwd=folder)
 
+    def test_two_stacks_share_what_was_made_by_hand_and_leave_it_there(self):
+        home = self.system
+        stacks = {name: self.write(f"""\
+name: {name}
+services:
+  a:
+    image: '{IMAGE}'
+    init: true
+    command: sh -c 'echo {name} > /data/{name}; exec sleep 1000'
+    networks: [meeting]
+    volumes: ["shelf:/data"]
+networks: {{meeting: {{external: true, name: by-hand}}}}
+volumes: {{shelf: {{external: true}}}}
+""") for name in ("left", "right")}
+        for missing in ("network create by-hand", "volume create shelf"):
+            refused = home.run("up", "-d", cwd=stacks["left"], check=False)
+            self.assert_exit(refused, 1)
+            self.assertIn(f"container {missing}", refused.stderr)
+            home.run(*missing.split())
+        for folder in stacks.values():
+            home.run("up", "-d", cwd=folder)
+        home.run("exec", "left-a-1", "ping", "-c", "1", "-W", "20", "right-a-1")
+        self.assertEqual(wait_until(lambda: home.run("exec", "left-a-1", "cat", "/data/right",
+                                                     check=False).stdout, "the other's file"),
+                         "right\n")
+        home.run("down", cwd=stacks["left"])
+        kept = home.run("network", "rm", "-a")
+        self.assertEqual(kept.stdout, "")
+        self.assertIn("network 'by-hand' is used by container 'right-a-1'; kept", kept.stderr)
+        home.run("down", "-v", cwd=stacks["right"])
+        self.assertEqual(home.output("network", "rm", "by-hand"), "by-hand\n")
+        self.assertEqual((home.app_root / "volumes/shelf/data/left").read_text(), "left\n")
+        self.assertEqual(home.output("volume", "rm", "shelf"), "shelf\n")
+
     def test_two_ups_of_one_stack_end_as_one(self):
         folder = self.write(f"name: twice\nservices: {{a: {{image: '{IMAGE}', "
                             "command: sleep 1000, network_mode: none}}\n")
