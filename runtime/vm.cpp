@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "base/trace.h"
 #include "guest/protocol/output_frame.h"
+#include "runtime/guest_clock.h"
 #include "runtime/template/orders.h"
 
 namespace runtime {
@@ -406,8 +407,7 @@ reconciler::VmObservation Vm::observe() {
     const std::lock_guard lock(mutex_);
     silence_.asking(base::boottime_ns(), agent_->heard_ns(), starved());
   }
-  if (is_asked && !ended())
-    (void)agent_->call("GET", "/v1/state", "", Deadline::in_ms(limits::vm_answer_timeout_ms));
+  if (is_asked && !ended()) ask_for_life();
   const std::lock_guard lock(mutex_);
   const bool hangs =
       paused_reason_.empty() && silence_.hangs(base::boottime_ns(), agent_->heard_ns(), starved());
@@ -424,6 +424,23 @@ reconciler::VmObservation Vm::observe() {
   seen.phase = reconciler::VmPhase::Exited;
   seen.exit = ended_;
   return seen;
+}
+
+/// What it answers also tells how its clock goes.
+void Vm::ask_for_life() {
+  const auto deadline = [] { return Deadline::in_ms(limits::vm_answer_timeout_ms); };
+  const int64_t asked_ns = base::boottime_ns();
+  const Result<std::string> answer = agent_->call("GET", "/v1/state", "", deadline());
+  const int64_t heard_wall_ns = base::wall_time_ns();
+  const int64_t way_ns = base::boottime_ns() - asked_ns;
+  if (!answer) return;
+  const auto state = base::parse_json(*answer);
+  const int64_t shown_ns = state ? bounded_ns(base::json_int_or(*state, "wall_ns", 0)) : 0;
+  if (shown_ns == 0) return;  // an agent that an earlier version started
+  const int64_t forward_ns = clock_correction_ns(shown_ns, heard_wall_ns, way_ns);
+  if (forward_ns != 0)
+    (void)agent_->call("POST", "/v1/time", base::dump_json({{"forward_ns", forward_ns}}),
+                       deadline());
 }
 
 // ---- the main process's output -----------------------------------------------------------------

@@ -125,6 +125,7 @@ class Vm : public std::enable_shared_from_this<Vm> {
   bool await_room(uint64_t pauses_before);
   uint64_t pauses() const;
   void close_watches();
+  void ask_for_life();
   void trace_resume();
   void trace_guest(const std::string& answer, int64_t asked_ns);
   void trace_exit(const guest::Event& event);

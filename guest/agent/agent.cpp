@@ -211,6 +211,7 @@ Result<> Agent::state(const Request&, const std::string&, const ReplyPtr& reply)
   state.configured = configured_;
   state.build = build_.has_value();
   state.boot_to_ready_ns = machine_.boot_to_ready_ns;
+  state.wall_ns = base::wall_time_ns();
   state.last_event = log_.last();
   for (const auto& [id, process] : processes_)
     state.processes.push_back(
@@ -501,7 +502,12 @@ Result<> Agent::hosts(const Request& request, const std::string&, const ReplyPtr
 }
 
 Result<> Agent::time(const Request& request, const std::string&, const ReplyPtr& reply) {
-  TRY(set_clock(static_cast<int64_t>(TRY(body_number(request, "wall_ns", INT64_MAX)))));
+  const nlohmann::json body = TRY(base::parse_json(request.body));
+  const int64_t forward_ns = TRY(base::json_int(body, "forward_ns"));
+  // What it has set its clock to is what it wants.
+  const std::vector<std::string>& rights = config_.process.capabilities;
+  if (std::find(rights.begin(), rights.end(), "CAP_SYS_TIME") == rights.end())
+    TRY(move_clock(forward_ns));
   reply->send(nlohmann::json::object());
   return {};
 }

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timex.h>
 #include <unistd.h>
 
 #include <array>
@@ -156,6 +157,21 @@ Result<> set_clock(int64_t wall_ns) {
   const timespec time{wall_ns / 1'000'000'000, wall_ns % 1'000'000'000};
   if (::clock_settime(CLOCK_REALTIME, &time) != 0) return fail_errno(errno, "set the clock");
   return {};
+}
+
+Result<> move_clock(int64_t forward_ns) {
+  constexpr int64_t gradual_ns_max = 500'000'000;  // the kernel takes 1,000 s for it
+  if (forward_ns >= -gradual_ns_max && forward_ns <= gradual_ns_max) {
+    timex change{};
+    change.modes = ADJ_OFFSET_SINGLESHOT;
+    change.offset = forward_ns / 1'000;
+    if (::adjtimex(&change) < 0) return fail_errno(errno, "adjust the clock");
+    return {};
+  }
+  int64_t wall_ns = 0;
+  if (__builtin_add_overflow(base::wall_time_ns(), forward_ns, &wall_ns) || wall_ns < 0)
+    return fail(ErrorCode::InvalidArgument, "{} ns is no way to move a clock", forward_ns);
+  return set_clock(wall_ns);
 }
 
 Result<> add_entropy(const std::string& hex) {

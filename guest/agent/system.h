@@ -29,6 +29,8 @@ base::Result<> reread_partitions(const std::string& disk);
 /// Mounted when the first module is asked for; there already is success.
 base::Result<> mount_modules();
 base::Result<> set_clock(int64_t wall_ns);
+/// Also back. Little by little where it is little, so that time does not jump for programs.
+base::Result<> move_clock(int64_t forward_ns);
 /// Feeds random bytes to the kernel's generator and makes it use them at once (random(4)).
 base::Result<> add_entropy(const std::string& hex);
 /// In place, because the file is mounted into the container.

@@ -413,6 +413,7 @@ json to_json(const AgentState& state) {
           {"configured", state.configured},
           {"build", state.build},
           {"boot_to_ready_ns", state.boot_to_ready_ns},
+          {"wall_ns", state.wall_ns},
           {"last_event", state.last_event},
           {"processes", list(state.processes)}};
 }
@@ -509,6 +510,7 @@ Result<AgentState> agent_state_from_json(const json& object) {
   TRY(read(object, "configured", state.configured));
   TRY(read(object, "build", state.build));
   TRY(read(object, "boot_to_ready_ns", state.boot_to_ready_ns));
+  TRY(read(object, "wall_ns", state.wall_ns));
   TRY(read(object, "last_event", state.last_event));
   TRY(read(object, "processes", state.processes));
   return state;

@@ -36,7 +36,8 @@
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
 ///   POST /v1/health                      HealthConfig, replaces the running probe
 ///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
-///   POST /v1/time                        {"wall_ns": N}: sets the clock
+///   POST /v1/time                        {"forward_ns": N}: moves the wall clock, also back; one
+///                                        that the container may set itself stays as it is
 ///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
 ///   POST /v1/rehearsal                   undoes a container of `rehearsal` that has ended
 ///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers
@@ -247,6 +248,7 @@ struct AgentState {
   bool configured = false;
   bool build = false;            ///< A build machine.
   int64_t boot_to_ready_ns = 0;  ///< CLOCK_BOOTTIME when the agent first listened.
+  int64_t wall_ns = 0;           ///< What its clock shows.
   uint64_t last_event = 0;
   std::vector<ProcessState> processes;
 };

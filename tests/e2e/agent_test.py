@@ -125,9 +125,9 @@ class Host:
         return streams[1].decode(), streams[2].decode()
 
 
-def process(script):
+def process(script, capability="CAP_CHOWN"):
     return {"arguments": ["sh", "-c", script], "environment": ["PATH=/bin"],
-            "working_directory": "/", "capabilities": ["CAP_CHOWN"]}
+            "working_directory": "/", "capabilities": [capability]}
 
 
 class Agent(unittest.TestCase):
@@ -143,13 +143,13 @@ class Agent(unittest.TestCase):
         self.machine.console.close()
         self.folder.cleanup()
 
-    def start(self, script):
+    def start(self, script, **options):
         return self.host.ask("POST", "/v1/container", {
             "id": "web", "hostname": "web", "wall_ns": time.time_ns(), "entropy_hex": "5a" * 32,
             "hosts": "127.0.0.1 localhost\n", "resolv_conf": "nameserver 192.168.64.1\n",
             "interfaces": [{"mac": "02:11:22:33:44:55", "mtu": 1400, "name": "eth0",
                             "addresses": ["192.168.64.2/24"], "gateway": "192.168.64.1"}],
-            "layers": [2], "memory_bytes": 100 << 20, "process": process(script)})
+            "layers": [2], "memory_bytes": 100 << 20, "process": process(script, **options)})
 
     def test_a_container_runs_and_its_end_outlives_the_connection(self):
         self.assertEqual(self.start(
@@ -166,6 +166,29 @@ class Agent(unittest.TestCase):
         last = json.loads(events[-1])
         self.assertEqual((last["sequence"], last["exit_code"]), (2, 7))
         self.assertEqual(self.host.output("main")[1], "oops\n")
+
+    def clock_ahead_s(self):
+        state = json.loads(self.host.ask("GET", "/v1/state")[1])
+        return (state["wall_ns"] - time.time_ns()) / 1e9
+
+    def move_clock(self, seconds):
+        return self.host.ask("POST", "/v1/time", {"forward_ns": int(seconds * 1e9)})[0]
+
+    def test_a_clock_that_is_far_off_jumps_and_one_that_is_near_glides(self):
+        self.start("sleep 1000")
+        self.assertEqual(self.move_clock(3600), "200")
+        self.assertAlmostEqual(self.clock_ahead_s(), 3600, delta=5)
+        self.assertEqual(self.move_clock(-3600), "200")
+        before = self.clock_ahead_s()
+        self.assertAlmostEqual(before, 0, delta=5)
+        self.assertEqual(self.move_clock(0.5), "200")
+        self.assertLess(self.clock_ahead_s(), before + 0.4)
+        self.assertEqual(self.move_clock(-9e9), "400")
+
+    def test_a_container_that_may_set_its_clock_keeps_what_it_has_set(self):
+        self.start("sleep 1000", capability="CAP_SYS_TIME")
+        self.assertEqual(self.move_clock(3600), "200")
+        self.assertLess(self.clock_ahead_s(), 60)
 
     def test_a_greeting_sent_twice_is_answered_once(self):
         self.host.socket.close()

@@ -228,12 +228,15 @@ class FullDiskUnderGuests(SmallDisk):
         home.kill_daemon()
         home.run("system", "start")
         wait_until(lambda: self.paused("writer"), "the next daemon to see it as well")
+        wait_until(lambda: time.monotonic() - began > 5, "its clock to be far behind")
         (self.folder / "ballast").unlink()
         wait_until(lambda: home.status("writer") == "running", "it to go on by itself")
         wait_until(lambda: home.output("logs", "writer") == "written\n", "its write to end well")
         self.assertEqual(home.output("exec", "writer", "wc", "-c", "/big").split()[0],
                          str(24 << 20))
         self.assertIn("container 'writer' goes on", home.daemon_log())
+        wait_until(lambda: abs(int(home.output("exec", "writer", "date", "+%s")) - time.time()) < 2,
+                   "its clock to be put right")
 
     def test_a_stop_that_finds_room_again_lets_the_container_end_by_itself(self):
         home = self.system
