@@ -236,6 +236,11 @@ Result<Command> read_create_network(const json& object) {
   create.network.name = TRY(read_text(object, "name")).value_or("");
   create.network.internal = TRY(read_flag(object, "internal"));
   create.network.subnet = TRY(read_text(object, "subnet"));
+  create.network.gateway = TRY(read_text(object, "gateway"));
+  if (create.network.gateway && !create.network.subnet)
+    return base::fail(ErrorCode::InvalidArgument,
+                      "gateway {} needs the subnet it is of; give that as well",
+                      base::escape_controls(*create.network.gateway));
   create.network.labels = TRY(read_labels(object));
   return create;
 }
@@ -277,7 +282,7 @@ const std::vector<Reader>& readers() {
       {"kill", {"ids", "all", "signal"}, read_kill},
       {"restart", {"ids", "all", "grace_ms"}, read_restart},
       {"remove", {"ids", "all", "force", "volumes"}, read_remove},
-      {"network create", {"name", "internal", "subnet", "labels"}, read_create_network},
+      {"network create", {"name", "internal", "subnet", "gateway", "labels"}, read_create_network},
       {"network remove", {"names", "all"}, read_remove_networks},
       {"network prune", {}, read_prune_networks},
       {"volume create", {"name", "labels"}, read_create_volume},

@@ -217,6 +217,7 @@ TEST_CASE("a network made by hand is what was asked for, and outlives a stack th
                           {"name", "front"},
                           {"internal", true},
                           {"subnet", "10.9.0.0/24"},
+                          {"gateway", "10.9.0.9"},
                           {"labels", {{"tier", "1"}}}},
                          nothing());
   REQUIRE_MESSAGE(made, text_of(made));
@@ -224,6 +225,7 @@ TEST_CASE("a network made by hand is what was asked for, and outlives a stack th
   const spec::Network& front = then.networks.at("front").applied;
   CHECK(front.internal);
   CHECK(front.subnet == "10.9.0.0/24");
+  CHECK(front.gateway == "10.9.0.9");
   CHECK(front.labels == spec::Labels{{"tier", "1"}});
   CHECK(!front.external);
 
@@ -260,7 +262,7 @@ TEST_CASE("networks and volumes are removed by name, all at once, or where nobod
 
 TEST_CASE("what a network or a volume cannot have is refused, not dropped") {
   CHECK(error_of({{"command", "network create"}, {"name", "a"}, {"gateway", "10.9.0.9"}}) ==
-        "the command network create has no member 'gateway'");
+        "network create: gateway 10.9.0.9 needs the subnet it is of; give that as well");
   CHECK(error_of({{"command", "volume create"}, {"name", "a"}, {"size", 1}}) ==
         "the command volume create has no member 'size'");
   CHECK(error_of({{"command", "volume create"}, {"name", "a"}, {"labels", {{"k", 1}}}})

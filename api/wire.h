@@ -61,7 +61,7 @@
 ///            upgrade: frames both ways as of attach, from the first byte on, and `Started`
 ///   start {"ids"} · stop {"ids", "signal"?, "grace_ms"?} · kill {"ids", "signal"}
 ///   restart {"ids", "grace_ms"?} · remove {"ids", "force", "volumes"}
-///   network create {"name", "internal", "subnet"?, "labels": {key: text}}
+///   network create {"name", "internal", "subnet"?, "gateway"?, "labels": {key: text}}
 ///   volume create  {"name", "labels"}
 ///   network remove, volume remove {"names"}
 ///   network prune {} · volume prune {"all": also named ones}

@@ -134,7 +134,8 @@ Result<int> create(Context& context, const Parsed& parsed, json command) {
 
 Result<int> create_network(Context& context, const Parsed& parsed) {
   json command = {{"command", "network create"}, {"internal", parsed.has("internal")}};
-  if (const auto subnet = parsed.value("subnet")) command["subnet"] = *subnet;
+  for (const char* option : {"subnet", "gateway"})
+    if (const auto given = parsed.value(option)) command[option] = *given;
   return create(context, parsed, std::move(command));
 }
 
@@ -225,7 +226,10 @@ Command network_command() {
                          label_flag,
                          {.name = "subnet",
                           .value = "CIDR",
-                          .help = "Its IPv4 addresses: 10.9.0.0/24; a free range unless said"}},
+                          .help = "Its IPv4 addresses: 10.9.0.0/24; a free range unless said"},
+                         {.name = "gateway",
+                          .value = "ADDRESS",
+                          .help = "Of the host on it; the subnet's first unless said"}},
                .handler = create_network},
               delete_command<Record, networks>("Remove some that no container uses"),
               {.name = "prune",

@@ -195,16 +195,19 @@ TEST_CASE("networks and volumes are made with what the command line says of them
     talk.line({{"type", "result"}, {"success", true}, {"names", {command.at("name")}}});
   });
 
-  const Ended made = container({"network", "create", "--internal", "--subnet", "10.9.0.0/24",
-                                "--label", "a=b=c", "--label", "bare", "front"});
+  const Ended made =
+      container({"network", "create", "--internal", "--subnet", "10.9.0.0/24", "--gateway",
+                 "10.9.0.9", "--label", "a=b=c", "--label", "bare", "front"});
   CHECK(made.out == "front\n");
   CHECK(command["name"] == "front");
   CHECK(command["internal"] == true);
   CHECK(command["subnet"] == "10.9.0.0/24");
+  CHECK(command["gateway"] == "10.9.0.9");
   CHECK(command["labels"] == json{{"a", "b=c"}, {"bare", ""}});
   CHECK(container({"n", "create", "plain"}).out == "plain\n");
   CHECK(command["internal"] == false);
   CHECK(!command.contains("subnet"));
+  CHECK(!command.contains("gateway"));
   CHECK(container({"volume", "create", "data"}).out == "data\n");
   CHECK(command["command"] == "volume create");
 }

@@ -230,8 +230,9 @@ Result<> add_network(const std::string& text, json& document, json& service) {
 Result<> add_networks(const Parsed& parsed, const std::string& id, json& document) {
   json& service = document["services"][id];
   std::vector<std::string> networks = parsed.all("network");
-  if (networks.size() == 1 && networks[0] == "none") {
-    service["network_mode"] = "none";
+  // `host` is docker's word, and the stack's reader knows what to say to it.
+  if (networks.size() == 1 && (networks[0] == "none" || networks[0] == "host")) {
+    service["network_mode"] = networks[0];
     return {};
   }
   if (std::find(networks.begin(), networks.end(), "none") != networks.end())

@@ -138,10 +138,13 @@ base::Result<> NetworkDriver::State::record_new(const reconciler::NetworkSetup& 
   if (known) {
     const bool same_subnet =
         !setup.subnet || TRY(dns::parse_ipv4_net(*setup.subnet)) == known->subnet;
-    if (same_subnet && known->internal == setup.internal) return {};
+    const bool same_gateway =
+        !setup.gateway || TRY(dns::parse_ipv4(*setup.gateway)) == known->gateway();
+    if (same_subnet && same_gateway && known->internal == setup.internal) return {};
     return fail(ErrorCode::Exists,
-                "network '{}' exists with subnet {}{}; remove it first to change that", setup.name,
-                dns::format_ipv4_net(known->subnet), known->internal ? " and internal" : "");
+                "network '{}' exists with subnet {}, gateway {}{}; remove it first to change that",
+                setup.name, dns::format_ipv4_net(known->subnet), dns::format_ipv4(known->gateway()),
+                known->internal ? ", internal" : "");
   }
   if (known.error().code() != ErrorCode::NotFound) return tl::unexpected(known.error());
   std::vector<dns::Ipv4Net> taken = host_networks();
@@ -151,6 +154,7 @@ base::Result<> NetworkDriver::State::record_new(const reconciler::NetworkSetup& 
   state.internal = setup.internal;
   state.domain = options.domain;
   state.subnet = setup.subnet ? TRY(check_subnet(*setup.subnet, taken)) : TRY(choose_subnet(taken));
+  if (setup.gateway) state.chosen_gateway = TRY(check_gateway(*setup.gateway, state.subnet));
   TRY(base::make_directories(folders.state));
   return save_state(folders.state_file(), state);
 }

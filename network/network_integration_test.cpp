@@ -926,6 +926,20 @@ TEST_CASE("networks get subnets of their own, and the same one again when asked 
   CHECK(must(system.driver->create({.name = "e", .subnet = "10.7.0.1/24"})).gateway == "10.7.0.1");
 }
 
+TEST_CASE("a gateway that was asked for is the one that answers") {
+  System system;
+  const reconciler::NetworkSetup setup{
+      .name = "n", .subnet = "10.7.0.0/24", .gateway = "10.7.0.200"};
+  CHECK(must(system.driver->create(setup)).gateway == "10.7.0.200");
+  CHECK(must(system.driver->create(setup)).gateway == "10.7.0.200");
+  CHECK(!system.driver->create({.name = "n", .gateway = "10.7.0.201"}));
+  CHECK(!system.driver->create({.name = "m", .subnet = "10.8.0.0/24", .gateway = "10.8.0.255"}));
+  Guest guest(system.lease("n", "web"));
+  CHECK(guest.lease().address == "10.7.0.1/24");
+  CHECK(guest.lease().gateway == "10.7.0.200");
+  CHECK(guest.resolve("10.7.0.200").size() == 6);
+}
+
 TEST_CASE("all of this works for an ordinary user") {
   if (::geteuid() != 0) return;  // This is that run.
   enter_own_host();

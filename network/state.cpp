@@ -82,6 +82,8 @@ base::Result<NetworkState> state_from(const json& value) {
   NetworkState state;
   state.name = TRY(base::json_string(value, "name"));
   state.subnet = TRY(dns::parse_ipv4_net(TRY(base::json_string(value, "subnet"))));
+  if (value.contains("gateway"))
+    state.chosen_gateway = TRY(dns::parse_ipv4(TRY(base::json_string(value, "gateway"))));
   state.internal = base::json_bool_or(value, "internal", false);
   state.domain = base::json_string_or(value, "domain", "");
   state.boot_id = base::json_string_or(value, "boot_id", "");
@@ -94,11 +96,15 @@ base::Result<NetworkState> state_from(const json& value) {
   return state;
 }
 
+/// One that a machine can have, be it the gateway or a container.
+bool is_host_of(const dns::Ipv4Net& subnet, dns::Ipv4 address) {
+  return subnet.contains(address) && address > subnet.first && address < subnet.last();
+}
+
 bool address_is_free(const NetworkState& state, dns::Ipv4 address) {
-  const bool usable =
-      state.subnet.contains(address) && address > state.gateway() && address < state.subnet.last();
-  return usable && std::none_of(state.leases.begin(), state.leases.end(),
-                                [&](const Lease& lease) { return lease.address == address; });
+  return is_host_of(state.subnet, address) && address != state.gateway() &&
+         std::none_of(state.leases.begin(), state.leases.end(),
+                      [&](const Lease& lease) { return lease.address == address; });
 }
 
 base::Result<dns::Ipv4> choose_address(const NetworkState& state,
@@ -111,11 +117,12 @@ base::Result<dns::Ipv4> choose_address(const NetworkState& state,
         return fail(ErrorCode::Busy, "address {} of network '{}' belongs to '{}'", *wanted,
                     state.name, lease.container);
     return fail(ErrorCode::InvalidArgument,
-                "address {} cannot be used on network '{}' ({}); choose one above its gateway {}",
+                "address {} cannot be used on network '{}' ({}); choose another of these, and not "
+                "its gateway {}",
                 *wanted, state.name, dns::format_ipv4_net(state.subnet),
                 dns::format_ipv4(state.gateway()));
   }
-  for (dns::Ipv4 next{state.gateway().value + 1}; next < state.subnet.last(); ++next.value)
+  for (dns::Ipv4 next{state.subnet.first.value + 1}; next < state.subnet.last(); ++next.value)
     if (address_is_free(state, next)) return next;
   return fail(ErrorCode::NoSpace, "network '{}' ({}) has no free address; remove containers",
               state.name, dns::format_ipv4_net(state.subnet));
@@ -173,6 +180,7 @@ base::Result<> save_state(const std::string& path, const NetworkState& state) {
   for (const Lease& lease : state.leases) leases.push_back(lease_json(lease));
   const json value = {{"name", state.name},
                       {"subnet", dns::format_ipv4_net(state.subnet)},
+                      {"gateway", dns::format_ipv4(state.gateway())},
                       {"internal", state.internal},
                       {"domain", state.domain},
                       {"boot_id", state.boot_id},
@@ -231,6 +239,15 @@ base::Result<dns::Ipv4Net> check_subnet(const std::string& text,
                   "subnet '{}' overlaps {}, which is in use; choose another", text,
                   dns::format_ipv4_net(other));
   return net;
+}
+
+base::Result<dns::Ipv4> check_gateway(const std::string& text, const dns::Ipv4Net& subnet) {
+  const dns::Ipv4 gateway = TRY(dns::parse_ipv4(text));
+  if (!is_host_of(subnet, gateway))
+    return fail(ErrorCode::InvalidArgument,
+                "gateway {} is no address of a machine in {}; choose another", text,
+                dns::format_ipv4_net(subnet));
+  return gateway;
 }
 
 base::Result<Lease*> reserve(NetworkState& state, const reconciler::LeaseRequest& request) {

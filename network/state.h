@@ -50,6 +50,7 @@ struct UplinkState {
 struct NetworkState {
   std::string name;
   dns::Ipv4Net subnet;
+  std::optional<dns::Ipv4> chosen_gateway;
   bool internal = false;
   std::string domain;
   std::string boot_id;
@@ -57,7 +58,7 @@ struct NetworkState {
   std::optional<UplinkState> uplink;
   std::vector<Lease> leases;
 
-  dns::Ipv4 gateway() const { return {subnet.first.value + 1}; }
+  dns::Ipv4 gateway() const { return chosen_gateway.value_or(dns::Ipv4{subnet.first.value + 1}); }
   Lease* find(const std::string& container);
 };
 
@@ -72,6 +73,9 @@ base::Result<dns::Ipv4Net> choose_subnet(const std::vector<dns::Ipv4Net>& taken)
 /// Checks one that was asked for: private enough to be a network, with room, overlapping nothing.
 base::Result<dns::Ipv4Net> check_subnet(const std::string& text,
                                         const std::vector<dns::Ipv4Net>& taken);
+/// Checks a gateway that was asked for: one of the subnet's own, and neither its first, which names
+/// the network, nor its last, which means everybody.
+base::Result<dns::Ipv4> check_gateway(const std::string& text, const dns::Ipv4Net& subnet);
 
 /// The lease of `request.container`, made if it has none yet; its names are brought up to date.
 /// Busy if the address or MAC asked for belongs to another.

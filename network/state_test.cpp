@@ -37,6 +37,7 @@ struct Folder {
 
 network::NetworkState full_state() {
   network::NetworkState state = small_network();
+  state.chosen_gateway = dns::Ipv4{0xC0A84006};
   state.internal = true;
   state.domain = "test";
   state.boot_id = "boot-1";
@@ -92,6 +93,21 @@ TEST_CASE("containers get the addresses above the gateway in order, until there 
   const auto none = network::reserve(state, request_of("one-too-many"));
   REQUIRE(!none);
   CHECK(none.error().code() == ErrorCode::NoSpace);
+}
+
+TEST_CASE("a gateway in the middle leaves the addresses on both sides of it to containers") {
+  network::NetworkState state = small_network();
+  state.chosen_gateway = network::check_gateway("192.168.64.3", state.subnet).value();
+  std::vector<dns::Ipv4> given;
+  while (const auto lease = network::reserve(state, request_of(fmt::format("c{}", given.size()))))
+    given.push_back((*lease)->address);
+
+  CHECK(given == std::vector<dns::Ipv4>{
+                     {0xC0A84001}, {0xC0A84002}, {0xC0A84004}, {0xC0A84005}, {0xC0A84006}});
+  for (const char* text : {"192.168.64.0", "192.168.64.7", "192.168.65.1", "web"}) {
+    CAPTURE(text);
+    CHECK(!network::check_gateway(text, state.subnet));
+  }
 }
 
 TEST_CASE("a container keeps its address and MAC when it asks again, with new names") {
@@ -177,6 +193,7 @@ TEST_CASE("everything a restart needs is in the file") {
   REQUIRE(loaded);
   CHECK(loaded->name == "shop");
   CHECK(loaded->subnet == net("192.168.64.0/29"));
+  CHECK(loaded->gateway() == dns::Ipv4{0xC0A84006});
   CHECK(loaded->internal);
   CHECK(loaded->domain == "test");
   REQUIRE(loaded->keeper);
@@ -206,7 +223,7 @@ TEST_CASE("a reboot ends processes, ports and announcements, never leases") {
   REQUIRE(state.leases.size() == 1);
   CHECK(!state.leases.front().announced);
   CHECK(state.leases.front().ports.empty());
-  CHECK(state.leases.front().address == dns::Ipv4{0xC0A84002});
+  CHECK(state.leases.front().address == dns::Ipv4{0xC0A84001});
 }
 
 TEST_CASE("a way out is named by one of two words, or left to us") {

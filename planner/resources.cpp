@@ -84,10 +84,11 @@ base::Result<Plan> plan_create_network(const NetworkRecord& record, const Snapsh
     return base::fail(ErrorCode::Exists,
                       "network '{}' is built in; it is there as soon as a container joins it",
                       record.name);
-  if (record.name == "none")
+  if (record.name == "none" || record.name == "host")
     return base::fail(ErrorCode::InvalidArgument,
-                      "a network cannot be called 'none': '--network none' means no network at "
-                      "all; choose another name");
+                      "a network cannot be called '{}': '--network {}' does not mean one that was "
+                      "made; choose another name",
+                      record.name, record.name);
   if (actual.networks.contains(record.name))
     return base::fail(ErrorCode::Exists,
                       "network '{}' exists already; use it, remove it first, or choose another "

@@ -239,6 +239,7 @@ base::Result<> Operations::create_network(const planner::CreateNetwork& op, cons
   setup.name = record.name;
   setup.internal = record.applied.internal;
   setup.subnet = record.applied.subnet;
+  setup.gateway = record.applied.gateway;
   // Made again, it keeps the addresses that its containers still carry.
   if (!setup.subnet && !record.subnet.empty()) setup.subnet = record.subnet;
   // A network made again has forgotten who was on it. Until everybody is back on it the record

@@ -17,7 +17,8 @@ namespace reconciler {
 struct NetworkSetup {
   std::string name;  ///< Full name, unique on this system.
   bool internal = false;
-  std::optional<std::string> subnet;  ///< IPv4 CIDR; absent: the next free one of the pool.
+  std::optional<std::string> subnet;   ///< IPv4 CIDR; absent: the next free one of the pool.
+  std::optional<std::string> gateway;  ///< Of that subnet; absent: its first address.
 };
 
 struct NetworkObservation {

@@ -94,11 +94,12 @@ class Run(SystemTest):
     def test_a_network_and_a_volume_made_by_hand_serve_until_they_are_deleted(self):
         home = self.system
         made = home.output("network", "create", "--internal", "--label", "tier=1", "--subnet",
-                           "10.91.0.0/24", "by-hand")
+                           "10.91.0.0/24", "--gateway", "10.91.0.254", "by-hand")
         self.assertEqual(made, "by-hand\n")
         self.assertEqual(home.output("volume", "create", "filled"), "filled\n")
         network = home.json("network", "inspect", "by-hand")[0]
         self.assertEqual(network["status"]["address"], "10.91.0.0/24")
+        self.assertEqual(network["status"]["gateway"], "10.91.0.254")
         self.assertEqual(network["configuration"]["labels"], {"tier": "1"})
         self.assertEqual(network["configuration"]["mode"], "hostOnly")
         joined = ("--network", "by-hand", "-v", "filled:/data", IMAGE)
@@ -112,7 +113,8 @@ class Run(SystemTest):
             self.assertIn("used by container 'user'", refused.stderr)
             self.assertEqual(refused.stdout, "")
         home.run("rm", "user")
-        self.assertEqual(home.output("run", "--rm", *joined, "cat", "/data/w"), "word\n")
+        self.assertEqual(home.output("run", "--rm", *joined, "cat", "/data/w", "/etc/resolv.conf"),
+                         "word\nnameserver 10.91.0.254\n")
         # The container of `run --rm` is in nobody's way.
         self.assertEqual(home.output("network", "rm", "by-hand"), "by-hand\n")
         self.assertEqual(home.output("volume", "delete", "filled"), "filled\n")
