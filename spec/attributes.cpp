@@ -39,6 +39,7 @@ constexpr Attribute note(std::string_view pattern, std::string_view advice) {
 
 constexpr std::string_view remove_it = "remove it";
 constexpr std::string_view share_of_cpu = "limit the processor with 'cpus' instead";
+constexpr std::string_view nothing_reserved = "machines get what they use, up to their limits";
 constexpr std::string_view own_kernel = "each container has a kernel of its own; remove it";
 constexpr std::string_view bind_a_file = "mount the file with 'volumes' instead";
 constexpr std::string_view write_out = "write the service out, or share parts by YAML anchors";
@@ -148,7 +149,9 @@ constexpr std::array table = {
     later("services.*.use_api_socket", remove_it),
     reject("services.*.credential_spec", "it exists on Windows only; remove it"),
     reject("services.*.isolation", "it exists on Windows only; remove it"),
-    later("services.*.logging", "logs are kept and rotated by the system; remove it"),
+    ok("services.*.logging", map, by_kind, readers::logging),
+    ok("services.*.logging.driver", text, replace),
+    note("services.*.logging.options", "logs are kept and rotated by the system"),
     later("services.*.gpus", "devices cannot be given to a container yet; remove it"),
     later("services.*.models", "run the model as a service"),
     later("services.*.volumes_from", "name the same volumes in both services"),
@@ -169,7 +172,7 @@ constexpr std::array table = {
     later("services.*.cpu_rt_period", share_of_cpu),
     later("services.*.cpuset", share_of_cpu),
     ok("services.*.mem_limit", quantity, replace, readers::mem_limit),
-    later("services.*.mem_reservation", "set 'mem_limit' instead"),
+    note("services.*.mem_reservation", nothing_reserved),
     later("services.*.memswap_limit", "containers have no swap space; remove it"),
     later("services.*.mem_swappiness", "containers have no swap space; remove it"),
     reject("services.*.oom_kill_disable", "no kernel of today can do it; remove it"),
@@ -209,7 +212,12 @@ constexpr std::array table = {
     ok("services.*.deploy.resources.limits.cpus", quantity, replace),
     ok("services.*.deploy.resources.limits.memory", quantity, replace),
     ok("services.*.deploy.resources.limits.pids", whole, replace),
-    later("services.*.deploy.resources.reservations", "set 'limits' instead"),
+    ok("services.*.deploy.resources.reservations", map),
+    note("services.*.deploy.resources.reservations.cpus", nothing_reserved),
+    note("services.*.deploy.resources.reservations.memory", nothing_reserved),
+    later("services.*.deploy.resources.reservations.devices",
+          "devices cannot be given to a container yet; remove it"),
+    later("services.*.deploy.resources.reservations.generic_resources", remove_it),
     later("services.*.deploy.restart_policy", "use the service's 'restart' instead"),
     later("services.*.deploy.update_config", remove_it),
     later("services.*.deploy.rollback_config", remove_it),

@@ -62,6 +62,21 @@ TEST_CASE("pull policies are beside the services, and make none of them differ")
         spec::PullPolicy::Build);
 }
 
+TEST_CASE("what many files say of logs and reservations is taken as it is meant") {
+  const auto with = [](const std::string& lines) {
+    return load_one("services:\n  a:\n    image: x\n" + lines);
+  };
+
+  CHECK(errors_of(with("    logging: {driver: json-file, options: {max-size: 10m}}\n")).empty());
+  CHECK(errors_of(with("    logging: {driver: fluentd}\n")) ==
+        "4:23 services.a.logging.driver: logs cannot go to 'fluentd'\n");
+  CHECK(errors_of(with("    mem_reservation: 64m\n")).empty());
+  CHECK(errors_of(with("    deploy: {resources: {reservations: {cpus: '0.5', memory: 64M}}}\n"))
+            .empty());
+  CHECK(errors_of(with("    deploy: {resources: {reservations: {devices: []}}}\n")) ==
+        "4:41 services.a.deploy.resources.reservations.devices: not supported by this version\n");
+}
+
 TEST_CASE("a pull policy that cannot be followed is refused") {
   const auto errors = [](const std::string& lines) {
     return errors_of(load_one("services:\n  a:\n    image: x\n    pull_policy: " + lines));

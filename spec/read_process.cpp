@@ -256,6 +256,16 @@ void labels(Reading& reading, const Node& node) {
   reading.service().labels = read_labels(reading, node);
 }
 
+/// Logs are files of the system's, which is what these drivers mean; where else they should go is
+/// no wish to drop in silence.
+void logging(Reading& reading, const Node& node) {
+  const Node* driver = node.find("driver");
+  if (driver == nullptr || driver->text == "json-file" || driver->text == "local") return;
+  inside(reading, "driver")
+      .error(*driver, fmt::format("logs cannot go to '{}'", driver->text),
+             "write json-file or local, or remove it; `container logs` shows them");
+}
+
 void annotations(Reading& reading, const Node& node) {
   reading.service().annotations = read_labels(reading, node);
 }

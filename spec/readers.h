@@ -123,6 +123,7 @@ void domainname(Reading& reading, const Node& node);
 void container_name(Reading& reading, const Node& node);
 void labels(Reading& reading, const Node& node);
 void annotations(Reading& reading, const Node& node);
+void logging(Reading& reading, const Node& node);
 void restart(Reading& reading, const Node& node);
 void stop_signal(Reading& reading, const Node& node);
 void stop_grace_period(Reading& reading, const Node& node);
