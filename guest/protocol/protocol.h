@@ -36,8 +36,8 @@
 ///   POST /v1/events/acknowledge          {"sequence": N}: everything up to N is stored
 ///   POST /v1/health                      HealthConfig, replaces the running probe
 ///   POST /v1/hosts                       {"hosts": "...", "resolv_conf": "..."}: rewrites these
-///   POST /v1/time                        {"forward_ns": N}: moves the wall clock, also back; one
-///                                        that the container may set itself stays as it is
+///   POST /v1/time                        {"forward_ns": N}: moves the wall clock, also back; not
+///                                        where CAP_SYS_TIME is there without CAP_SYS_ADMIN
 ///   GET  /v1/statistics                  cpu, memory, pids, io, network counters (Statistics)
 ///   POST /v1/rehearsal                   undoes a container of `rehearsal` that has ended
 ///   POST /v1/shutdown                    ends what runs, writes the disks, and then answers

@@ -125,9 +125,9 @@ class Host:
         return streams[1].decode(), streams[2].decode()
 
 
-def process(script, capability="CAP_CHOWN"):
+def process(script, capabilities=("CAP_CHOWN",)):
     return {"arguments": ["sh", "-c", script], "environment": ["PATH=/bin"],
-            "working_directory": "/", "capabilities": [capability]}
+            "working_directory": "/", "capabilities": list(capabilities)}
 
 
 class Agent(unittest.TestCase):
@@ -186,9 +186,14 @@ class Agent(unittest.TestCase):
         self.assertEqual(self.move_clock(-9e9), "400")
 
     def test_a_container_that_may_set_its_clock_keeps_what_it_has_set(self):
-        self.start("sleep 1000", capability="CAP_SYS_TIME")
+        self.start("sleep 1000", capabilities=["CAP_SYS_TIME"])
         self.assertEqual(self.move_clock(3600), "200")
         self.assertLess(self.clock_ahead_s(), 60)
+
+    def test_a_privileged_container_follows_the_host(self):
+        self.start("sleep 1000", capabilities=["CAP_SYS_ADMIN", "CAP_SYS_TIME"])
+        self.assertEqual(self.move_clock(3600), "200")
+        self.assertAlmostEqual(self.clock_ahead_s(), 3600, delta=5)
 
     def test_a_greeting_sent_twice_is_answered_once(self):
         self.host.socket.close()
