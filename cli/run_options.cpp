@@ -230,12 +230,15 @@ Result<> add_network(const std::string& text, json& document, json& service) {
 Result<> add_networks(const Parsed& parsed, const std::string& id, json& document) {
   json& service = document["services"][id];
   std::vector<std::string> networks = parsed.all("network");
+  const auto has = [&](const char* name) {
+    return std::find(networks.begin(), networks.end(), name) != networks.end();
+  };
   // `host` is docker's word, and the stack's reader knows what to say to it.
-  if (networks.size() == 1 && (networks[0] == "none" || networks[0] == "host")) {
-    service["network_mode"] = networks[0];
+  if (has("host") || (has("none") && networks.size() == 1)) {
+    service["network_mode"] = has("host") ? "host" : "none";
     return {};
   }
-  if (std::find(networks.begin(), networks.end(), "none") != networks.end())
+  if (has("none"))
     return base::fail(ErrorCode::InvalidArgument,
                       "--network none stands alone: a container with a network has one");
   if (networks.empty()) networks.emplace_back("default");

@@ -60,6 +60,20 @@ void add_removal(Draft& draft, std::string_view kind, const std::string& name, c
   draft.add(fmt::format("{}.{}", kind, name), Remove{name}, reason);
 }
 
+/// For one that was named.
+template <class Remove, class Record>
+base::Result<> remove_unused(Draft& draft, std::string_view kind, const std::string& name,
+                             const std::map<std::string, Record>& records, const Users& users) {
+  if (!records.contains(name)) return tl::unexpected<base::Error>(not_found(kind, name, records));
+  if (const auto user = users.find(name); user != users.end())
+    return base::fail(ErrorCode::Busy,
+                      "{} '{}' is used by container '{}' and cannot be deleted; remove that "
+                      "container first",
+                      kind, name, user->second);
+  add_removal<Remove>(draft, kind, name, "asked to remove it");
+  return {};
+}
+
 /// For `--all`: what is used stays, and the plan says so.
 template <class Remove>
 void remove_unless_used(Draft& draft, std::string_view kind, const std::string& name,
@@ -109,14 +123,7 @@ base::Result<Plan> plan_remove_network(const std::vector<std::string>& names,
                         "cannot delete a builtin network: {}; it takes nothing while no container "
                         "is on it",
                         name);
-    if (!actual.networks.contains(name))
-      return tl::unexpected<base::Error>(not_found("network", name, actual.networks));
-    if (const auto user = users.find(name); user != users.end())
-      return base::fail(ErrorCode::Busy,
-                        "network '{}' is used by container '{}' and cannot be deleted; remove that "
-                        "container first",
-                        name, user->second);
-    add_removal<RemoveNetwork>(draft, "network", name, "asked to remove it");
+    TRY(remove_unused<RemoveNetwork>(draft, "network", name, actual.networks, users));
   }
   return std::move(draft).finish("", "network remove", actual);
 }
@@ -163,16 +170,8 @@ base::Result<Plan> plan_remove_volume(const std::vector<std::string>& names,
                                       const Snapshot& actual) {
   Draft draft;
   const Users users = volume_users(actual);
-  for (const std::string& name : distinct(names)) {
-    if (!actual.volumes.contains(name))
-      return tl::unexpected<base::Error>(not_found("volume", name, actual.volumes));
-    if (const auto user = users.find(name); user != users.end())
-      return base::fail(ErrorCode::Busy,
-                        "volume '{}' is used by container '{}' and cannot be deleted; remove that "
-                        "container first",
-                        name, user->second);
-    add_removal<RemoveVolume>(draft, "volume", name, "asked to remove it");
-  }
+  for (const std::string& name : distinct(names))
+    TRY(remove_unused<RemoveVolume>(draft, "volume", name, actual.volumes, users));
   return std::move(draft).finish("", "volume remove", actual);
 }
 

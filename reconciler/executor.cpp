@@ -66,6 +66,17 @@ bool only_takes_away(const planner::Plan& plan) {
   });
 }
 
+/// Whether the plan wants what others hold or use, or uses what they hold.
+template <class Held, class Used>
+bool collides(const Run& run, const Held& held, const Used& used) {
+  for (const auto& [key, count] : run.keys)
+    if (held.contains(key) || used.contains(key)) return true;
+  for (const auto& [index, uses] : run.uses)
+    for (const std::string& use : uses)
+      if (held.contains(use)) return true;
+  return false;
+}
+
 /// What the plans wait for that came earlier.
 class Claims {
  public:
@@ -73,14 +84,7 @@ class Claims {
     for (const auto& [key, count] : run.keys) keys_.insert(key);
     for (const auto& [index, uses] : run.uses) uses_.insert(uses.begin(), uses.end());
   }
-  bool keep_off(const Run& run) const {
-    for (const auto& [key, count] : run.keys)
-      if (keys_.contains(key) || uses_.contains(key)) return true;
-    for (const auto& [index, uses] : run.uses)
-      for (const std::string& use : uses)
-        if (keys_.contains(use)) return true;
-    return false;
-  }
+  bool keep_off(const Run& run) const { return collides(run, keys_, uses_); }
 
  private:
   std::set<std::string> keys_;
@@ -336,14 +340,7 @@ std::set<std::string> Reconciler::Impl::uses_of(const planner::Operation& operat
 }
 
 /// By plans under way.
-bool Reconciler::Impl::is_blocked(const Run& run) const {
-  for (const auto& [key, count] : run.keys)
-    if (held_.contains(key) || used_.contains(key)) return true;
-  for (const auto& [index, uses] : run.uses)
-    for (const std::string& use : uses)
-      if (held_.contains(use)) return true;
-  return false;
-}
+bool Reconciler::Impl::is_blocked(const Run& run) const { return collides(run, held_, used_); }
 
 void Reconciler::Impl::take_locks(const RunPtr& run) {
   for (const auto& [key, count] : run->keys) held_[key] = run.get();

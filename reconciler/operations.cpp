@@ -242,6 +242,7 @@ base::Result<> Operations::create_network(const planner::CreateNetwork& op, cons
   setup.gateway = record.applied.gateway;
   // Made again, it keeps the addresses that its containers still carry.
   if (!setup.subnet && !record.subnet.empty()) setup.subnet = record.subnet;
+  if (!record.gateway.empty()) setup.gateway = record.gateway;
   // A network made again has forgotten who was on it. Until everybody is back on it the record
   // says that it is not alive, so that a crash in between does not end the repair.
   const bool is_repair = view.network && !view.network->alive;

@@ -57,6 +57,16 @@ struct Shop {
   spec::Stack stack;
 };
 
+/// Of `run --rm`, with the id `job`.
+ContainerRecord one_off_job() {
+  ContainerRecord job;
+  job.id = "job";
+  job.one_off = true;
+  job.auto_remove = true;
+  job.applied.image = "nginx";
+  return job;
+}
+
 sim::World::Make stop(const std::string& id) {
   return [id](const Snapshot& actual) { return planner::plan_stop({id}, actual, {}, 1000); };
 }
@@ -464,6 +474,26 @@ TEST_CASE("a network that dies is made again with everybody back in their place"
   CHECK(shop.bridge().leases.at("shop-web-1").ports == before);
 }
 
+TEST_CASE("a network has the gateway its file names, and keeps the one it was made with") {
+  Shop shop;
+  shop.service("web");
+  shop.stack.networks["default"].gateway = "10.1.0.9";
+  REQUIRE(shop.world.apply_and_wait("up", shop.up()));
+  CHECK(shop.bridge().gateway == "10.1.0.9");
+  // As if an earlier version had made it, which knew no other gateway than the first address.
+  shop.bridge().gateway = "10.1.0.1";
+  shop.world.crash();
+  shop.world.store.state.networks.at("shop_default").gateway = "10.1.0.1";
+  shop.world.start_daemon();
+  shop.world.run_until(10'000, [&] { return shop.world.ready(); });
+
+  shop.world.network.die("shop_default");
+  shop.world.run_for(12'000);
+
+  CHECK(shop.bridge().alive);
+  CHECK(shop.bridge().gateway == "10.1.0.1");
+}
+
 TEST_CASE("stopping works on a full disk, and is written down when there is room again") {
   Shop shop;
   shop.service("web");
@@ -481,11 +511,7 @@ TEST_CASE("stopping works on a full disk, and is written down when there is room
 
 TEST_CASE("a container of run --rm is gone after its exit, with its anonymous volume") {
   Shop shop;
-  ContainerRecord job;
-  job.id = "job";
-  job.one_off = true;
-  job.auto_remove = true;
-  job.applied.image = "nginx";
+  ContainerRecord job = one_off_job();
   job.applied.command = std::vector<std::string>{"exit", "100", "0"};
   job.applied.volumes.push_back({spec::MountType::Volume, "", "/scratch"});
 
@@ -503,11 +529,7 @@ TEST_CASE("a container of run --rm is gone after its exit, with its anonymous vo
 
 TEST_CASE("whoever asks after the exit of a container of run --rm finds none") {
   Shop shop;
-  ContainerRecord job;
-  job.id = "job";
-  job.one_off = true;
-  job.auto_remove = true;
-  job.applied.image = "nginx";
+  const ContainerRecord job = one_off_job();
   REQUIRE(shop.world.apply_and_wait(
       "run", [&](const Snapshot& actual) { return planner::plan_create(job, {}, actual, true); }));
   const auto is_there = [&] { return shop.world.daemon().snapshot().containers.contains("job"); };

@@ -438,9 +438,9 @@ void Vm::ask_for_life() {
   const int64_t shown_ns = state ? bounded_ns(base::json_int_or(*state, "wall_ns", 0)) : 0;
   if (shown_ns == 0) return;  // an agent that an earlier version started
   const int64_t forward_ns = clock_correction_ns(shown_ns, heard_wall_ns, way_ns);
-  if (forward_ns != 0)
-    (void)agent_->call("POST", "/v1/time", base::dump_json({{"forward_ns", forward_ns}}),
-                       deadline());
+  if (forward_ns == 0) return;
+  // What does not get there is seen by the next question.
+  (void)agent_->call("POST", "/v1/time", base::dump_json({{"forward_ns", forward_ns}}), deadline());
 }
 
 // ---- the main process's output -----------------------------------------------------------------

@@ -30,6 +30,7 @@ base::Result<> reread_partitions(const std::string& disk);
 base::Result<> mount_modules();
 base::Result<> set_clock(int64_t wall_ns);
 /// Also back. Little by little where it is little, so that time does not jump for programs.
+/// InvalidArgument: to before 1970, or beyond what the clock can show.
 base::Result<> move_clock(int64_t forward_ns);
 /// Feeds random bytes to the kernel's generator and makes it use them at once (random(4)).
 base::Result<> add_entropy(const std::string& hex);

@@ -327,8 +327,8 @@ base::Result<std::vector<std::string>> Runtime::list_volumes() {
 
 reconciler::NetworkObservation Network::observe(const std::string& name,
                                                 const Bridge& bridge) const {
-  return {name, fmt::format("10.{}.0.0/24", bridge.number), fmt::format("10.{}.0.1", bridge.number),
-          bridge.internal, bridge.alive};
+  return {name, fmt::format("10.{}.0.0/24", bridge.number), bridge.gateway, bridge.internal,
+          bridge.alive};
 }
 
 base::Result<Bridge*> Network::find(const std::string& name) {
@@ -343,7 +343,13 @@ base::Result<reconciler::NetworkObservation> Network::create(
     const reconciler::NetworkSetup& setup) {
   TRY(weather_.enter("create network " + setup.name, 30));
   Bridge& bridge = bridges[setup.name];
-  if (bridge.number == 0) bridge.number = next_number_++;
+  if (bridge.number == 0) {
+    bridge.number = next_number_++;
+    bridge.gateway = setup.gateway.value_or(fmt::format("10.{}.0.1", bridge.number));
+  }
+  if (setup.gateway && *setup.gateway != bridge.gateway)
+    return base::fail(ErrorCode::Exists, "network '{}' exists with gateway {}", setup.name,
+                      bridge.gateway);
   bridge.alive = true;
   bridge.internal = setup.internal;
   SIM_RETURN(observe(setup.name, bridge));
@@ -385,7 +391,7 @@ base::Result<reconciler::NetworkLease> Network::lease(const reconciler::LeaseReq
   reconciler::NetworkLease given;
   given.network = request.network;
   given.address = fmt::format("10.{}.0.{}/24", bridge->number, lease.host);
-  given.gateway = given.dns_server = fmt::format("10.{}.0.1", bridge->number);
+  given.gateway = given.dns_server = bridge->gateway;
   given.mac = fmt::format("02:00:00:00:{:02x}:{:02x}", bridge->number, lease.host);
   SIM_RETURN(given);
 }

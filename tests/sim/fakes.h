@@ -167,6 +167,7 @@ struct Lease {
 
 struct Bridge {
   uint32_t number = 0;
+  std::string gateway;
   bool internal = false;
   bool alive = true;
   std::map<std::string, Lease> leases;
