@@ -45,6 +45,9 @@ constexpr const char* version = "0.1.0";
 constexpr const char* worker_threads = "24";
 /// Arenas of malloc: each connection's thread would otherwise get one of its own.
 constexpr int malloc_arenas = 2;
+/// Memory of that size or more goes back to the kernel when it is freed. Unless told, malloc keeps
+/// whatever is as large as the largest piece so far, and the buffers of one pull stay for good.
+constexpr int malloc_returns_bytes = 128 << 10;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -331,6 +334,8 @@ Result<> serve(const api::Paths& paths, const Options& options) {
 int main(int count, char** values) {
   ::setenv("UV_THREADPOOL_SIZE", worker_threads, 0);
   ::mallopt(M_ARENA_MAX, malloc_arenas);
+  ::mallopt(M_MMAP_THRESHOLD, malloc_returns_bytes);
+  ::mallopt(M_TRIM_THRESHOLD, malloc_returns_bytes);
   std::signal(SIGPIPE, SIG_IGN);
   const Result<Options> options = parse(count, values);
   const Result<api::Paths> paths = api::find_paths();

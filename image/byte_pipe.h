@@ -20,7 +20,7 @@ class BytePipe {
  public:
   /// Enough buffers for both threads to run on when the other pauses, and small enough for what one
   /// wrote to be in the processor's cache when the other reads it.
-  explicit BytePipe(size_t buffer_bytes = 256u << 10, size_t buffers = 4);
+  explicit BytePipe(size_t buffer_bytes = 512u << 10, size_t buffers = 6);
 
   // ---- the writer's end, one thread ----
 

@@ -1,12 +1,9 @@
 #pragma once
-/// A layer's archive becomes a disk: decompressed, checked and written in one pass.
+/// A layer's blob in the store becomes a disk: decompressed, checked and written in one pass.
 
-#include <array>
-#include <cstdint>
 #include <string>
 
 #include "base/result.h"
-#include "image/erofs_writer.h"
 #include "image/store.h"
 
 namespace image {
@@ -19,10 +16,5 @@ base::Result<> make_layer(Store& store, Lease& lease, const Descriptor& layer,
 /// The same disk, verified and complete, but not yet in its place.
 base::Result<Ingest> write_layer(Store& store, Lease& lease, const Descriptor& layer,
                                  const std::string& diff_id);
-
-/// How every layer's disk is written: its limits, and its identity, which is the layer's own, so
-/// that the same layer is the same disk everywhere.
-ErofsOptions layer_disk_options();
-std::array<uint8_t, 16> layer_disk_uuid(const std::string& diff_id);
 
 }  // namespace image

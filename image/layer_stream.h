@@ -1,6 +1,5 @@
 #pragma once
-/// A layer's disk, made while its blob goes by: the blob is decompressed on one thread, and hashed,
-/// read as a tar and written as EROFS on another, so that a download and its disk end together.
+/// A layer's disk, made while its blob is downloaded, so that both end together.
 
 #include <memory>
 #include <string>

@@ -7,8 +7,9 @@
 #include "image/compress.h"
 #include "image/digest.h"
 #include "image/erofs_writer.h"
-#include "image/layer.h"
+#include "image/layer_disk.h"
 #include "image/manifest.h"
+#include "image/side_thread.h"
 #include "image/tar_reader.h"
 
 namespace image {
@@ -16,7 +17,7 @@ namespace {
 
 using base::Result;
 
-constexpr size_t drain_bytes = 64u << 10;
+constexpr size_t piece_bytes = 256u << 10;
 
 /// Takes compressed bytes to the store's file as they come.
 class BlobSink {
@@ -39,13 +40,15 @@ class BlobSink {
 Result<NewLayer> pack_layer(Store& store, const Lease& lease, const ByteSource& tar) {
   BlobSink blob(TRY(store.begin_put(lease)));
   GzipWriter gzip([&](std::string_view bytes) { return blob.write(bytes); });
+  SideThread packing([&](std::string_view piece) { return gzip.write(piece); });
   Sha256 hash;
-  const ByteSource watched = [&](std::span<char> buffer) -> Result<size_t> {
-    const size_t count = TRY(tar(buffer));
-    const std::string_view bytes(buffer.data(), count);
-    hash.update(bytes);
-    if (count > 0) TRY(gzip.write(bytes));
-    return count;
+  std::vector<char> buffer(piece_bytes);
+  const PieceSource watched = [&]() -> Result<std::string_view> {
+    TRY(packing.settle());
+    const std::string_view piece(buffer.data(), TRY(tar(buffer)));
+    packing.begin(piece);
+    hash.update(piece);
+    return piece;
   };
   Ingest disk = TRY(store.begin_layer(lease));
   ErofsWriter writer(disk.fd(), layer_disk_options());
@@ -57,8 +60,7 @@ Result<NewLayer> pack_layer(Store& store, const Lease& lease, const ByteSource& 
       TRY(writer.add(*entry, members));
     }
   }
-  std::vector<char> rest(drain_bytes);
-  while (TRY(watched(rest)) != 0) {
+  while (!TRY(watched()).empty()) {
   }
   if (layer.empty) return layer;
   TRY(gzip.finish());

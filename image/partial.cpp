@@ -31,6 +31,8 @@ PartialBlob::PartialBlob(PartialBlob&& other) noexcept
     : store_(std::exchange(other.store_, nullptr)),
       file_(std::move(other.file_)),
       expected_(std::move(other.expected_)),
+      buffers_(std::move(other.buffers_)),
+      turn_(other.turn_),
       hash_(std::move(other.hash_)),
       size_(other.size_) {}
 
@@ -41,24 +43,36 @@ PartialBlob::~PartialBlob() {
   store_->partials_open_.erase(expected_.digest);
 }
 
-Result<> PartialBlob::append(std::string_view bytes) {
-  if (bytes.size() > expected_.size - size_)
+/// The hash of the last piece goes on while this one comes.
+Result<std::string_view> PartialBlob::next_piece(const ByteSource& source) {
+  std::vector<char>& buffer = buffers_.at(turn_);
+  buffer.resize(piece_bytes);
+  const std::string_view piece(buffer.data(), TRY(source(buffer)));
+  if (piece.size() > expected_.size - size_)
     return fail(ErrorCode::InvalidArgument, "{} has more than the {} bytes that were announced",
                 expected_.digest, expected_.size);
-  TRY_DURING(base::write_all(file_.fd(), bytes), "store image content");
-  hash_.update(bytes);
+  hash_->settle();
+  hash_->begin(piece);
+  turn_ ^= 1;
+  size_ += piece.size();
+  return piece;
+}
+
+Result<std::string_view> PartialBlob::take(const ByteSource& source) {
+  const uint64_t before = size_;
+  const std::string_view piece = TRY(next_piece(source));
+  TRY_DURING(base::write_all(file_.fd(), piece), "store image content");
   // The disk works while more comes, so that little is left to wait for at the end. A hint: what
   // fails here fails in fsync, where it counts.
-  if (size_ / writeback_bytes != (size_ + bytes.size()) / writeback_bytes)
+  if (before / writeback_bytes != size_ / writeback_bytes)
     (void)::sync_file_range(file_.fd(), 0, 0, SYNC_FILE_RANGE_WRITE);
-  size_ += bytes.size();
-  return {};
+  return piece;
 }
 
 Result<> PartialBlob::restart() {
   if (::ftruncate(file_.fd(), 0) != 0 || ::lseek(file_.fd(), 0, SEEK_SET) != 0)
     return base::fail_errno(errno, fmt::format("begin {} again", expected_.digest));
-  hash_ = Sha256();
+  hash_ = std::make_unique<SideHash>();
   size_ = 0;
   return {};
 }
@@ -78,12 +92,11 @@ Result<PartialBlob> Store::begin_partial(Lease& lease, const Descriptor& expecte
   if (::fstat(partial.file_.fd(), &info) != 0)
     return base::fail_errno(errno, fmt::format("look at what is there of {}", expected.digest));
   if (static_cast<uint64_t>(info.st_size) > expected.size) TRY(partial.restart());  // another's
-  std::string buffer(piece_bytes, '\0');
-  while (const size_t count = TRY(base::read_some(partial.file_.fd(), buffer))) {
-    const std::string_view bytes = std::string_view(buffer).substr(0, count);
-    partial.hash_.update(bytes);
-    partial.size_ += count;
-    if (seen) TRY(seen(bytes));
+  const ByteSource there = read_from(partial.file_.fd());
+  for (;;) {
+    const std::string_view piece = TRY(partial.next_piece(there));
+    if (piece.empty()) break;
+    if (seen) TRY(seen(piece));
   }
   return partial;
 }
@@ -94,7 +107,7 @@ Result<> Store::finish_partial(PartialBlob content) {
     return fail(ErrorCode::InvalidArgument, "{} ends after {} of {} bytes", expected.digest,
                 content.size_, expected.size);
   const std::string path = content.file_.path_;
-  if (const std::string found = content.hash_.finish(); found != expected.digest) {
+  if (const std::string found = content.hash_->finish(); found != expected.digest) {
     ::unlink(path.c_str());
     return fail(ErrorCode::InvalidArgument, "content that should be {} is {}: it was damaged",
                 expected.digest, found);

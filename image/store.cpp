@@ -33,6 +33,7 @@ constexpr uint64_t zero_bytes = 64u << 10;
 constexpr const char* name_annotation = "io.containerd.image.name";
 constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
 constexpr std::string_view layer_suffix = ".erofs";
+constexpr off_t settled_at_once = 8 << 20;
 constexpr mode_t settled_mode = 0444;
 constexpr mode_t unsettled_mode = 0400;  ///< Of a layer that is not on the disk yet.
 
@@ -48,6 +49,19 @@ json named(const std::string& reference, const Descriptor& descriptor) {
   json entry = to_json(descriptor);
   entry["annotations"] = {{name_annotation, reference}, {tag_annotation, reference}};
   return entry;
+}
+
+/// To the disk, piece by piece: one fsync of a large file would let every other one in the file
+/// system, such as that of an image's name, wait for all of it.
+bool write_out(int fd) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return false;
+  for (off_t at = 0; at < info.st_size; at += settled_at_once)
+    if (::sync_file_range(fd, at, settled_at_once,
+                          SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) != 0 &&
+        errno != ENOSYS && errno != EINVAL)
+      return false;  // fsync would not tell it again
+  return ::fsync(fd) == 0;
 }
 
 }  // namespace
@@ -176,7 +190,7 @@ void Store::settle_layers() {
     lock.unlock();
     // It may have been deleted meanwhile. One that cannot be written must not be believed.
     if (const auto layer = base::open_file(path, O_RDONLY | O_NOFOLLOW)) {
-      if (::fsync(layer->get()) != 0)
+      if (!write_out(layer->get()))
         ::unlink(path.c_str());
       else
         (void)::fchmod(layer->get(), settled_mode);

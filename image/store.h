@@ -15,6 +15,7 @@
 /// those that had not when the host went down are dropped, and made again when they are needed.
 /// Thread-safe.
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -32,8 +33,10 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "image/bytes.h"
 #include "image/digest.h"
 #include "image/lease.h"
+#include "image/side_hash.h"
 
 namespace image {
 
@@ -87,8 +90,9 @@ class PartialBlob {
   ~PartialBlob();
   /// Bytes that are there: where to go on.
   uint64_t size() const { return size_; }
+  /// Takes a piece from `source` and gives it back, valid until the next call; empty at the end.
   /// InvalidArgument beyond the size that was announced.
-  base::Result<> append(std::string_view bytes);
+  base::Result<std::string_view> take(const ByteSource& source);
   /// Forgets what is there, for a sender that cannot go on in the middle.
   base::Result<> restart();
 
@@ -96,10 +100,14 @@ class PartialBlob {
   friend class Store;
   PartialBlob(Store* store, Ingest file, Descriptor expected)
       : store_(store), file_(std::move(file)), expected_(std::move(expected)) {}
+  base::Result<std::string_view> next_piece(const ByteSource& source);
+
   Store* store_;
   Ingest file_;  ///< Its path is taken away before it could be unlinked.
   Descriptor expected_;
-  Sha256 hash_;
+  std::array<std::vector<char>, 2> buffers_;  ///< One is filled while the other is hashed.
+  size_t turn_ = 0;
+  std::unique_ptr<SideHash> hash_ = std::make_unique<SideHash>();
   uint64_t size_ = 0;
 };
 

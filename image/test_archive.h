@@ -15,6 +15,17 @@
 
 namespace image_test {
 
+/// Brings all of `bytes` to the end of a blob.
+inline base::Result<> append(image::PartialBlob& blob, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const auto piece = TRY(blob.take([&](std::span<char> buffer) -> base::Result<size_t> {
+      return bytes.copy(buffer.data(), buffer.size());
+    }));
+    bytes.remove_prefix(piece.size());
+  }
+  return {};
+}
+
 struct Member {
   std::string name;
   std::string content;

@@ -8,6 +8,7 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
@@ -128,12 +129,23 @@ struct Transfer {
   size_t head_bytes = 0;
   bool head_done = false;
   std::deque<std::string> pieces;
+  std::vector<std::string> spare;  ///< Pieces that were read, for the next ones.
   size_t buffered = 0;
   size_t first_taken = 0;  ///< Of pieces.front().
   bool paused = false;
   bool reader_waits = false;
   bool finished = false;
   std::optional<base::Error> error;
+
+  std::string next_piece() {
+    std::string piece;
+    if (!spare.empty()) {
+      piece = std::move(spare.back());
+      spare.pop_back();
+      piece.clear();
+    }
+    return piece;
+  }
 };
 using TransferPtr = std::shared_ptr<Transfer>;
 
@@ -562,7 +574,7 @@ size_t Loop::on_body(char* bytes, size_t, size_t count, void* self) {
     return CURL_WRITEFUNC_PAUSE;
   }
   if (transfer.pieces.empty() || transfer.pieces.back().size() + count > wake_bytes) {
-    transfer.pieces.emplace_back();
+    transfer.pieces.push_back(transfer.next_piece());
     transfer.pieces.back().reserve(std::max(count, wake_bytes));
   }
   transfer.pieces.back().append(bytes, count);
@@ -664,6 +676,7 @@ class Exchange final : public HttpExchange {
       transfer_->first_taken += count;
       transfer_->buffered -= count;
       if (transfer_->first_taken < first.size()) break;
+      transfer_->spare.push_back(std::move(first));
       transfer_->pieces.pop_front();
       transfer_->first_taken = 0;
     }

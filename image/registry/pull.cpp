@@ -28,8 +28,6 @@ using base::fail;
 using base::Result;
 using nlohmann::json;
 
-constexpr size_t piece_bytes = 256u << 10;
-
 /// Of all pulls; one at a time, and one that waits can be cancelled.
 std::shared_ptr<Slots> turn_at(const std::string& digest) {
   static std::mutex mutex;
@@ -380,10 +378,11 @@ Result<> Puller::fetch_once(Repository& repository, const BlobJob& job, bool& re
       return take(bytes);
     }));
     BlobStream stream(repository, job.blob, partial.size(), slots_);
-    std::vector<char> buffer(piece_bytes);
-    while (const size_t count = TRY(stream.read(buffer))) {
-      TRY(partial.append({buffer.data(), count}));
-      TRY(take({buffer.data(), count}));
+    const ByteSource source = [&](std::span<char> buffer) { return stream.read(buffer); };
+    for (;;) {
+      const std::string_view piece = TRY(partial.take(source));
+      if (piece.empty()) break;
+      TRY(take(piece));
     }
     TRY(store_.finish_partial(std::move(partial)));
     if (layer) TRY(layer->finish());

@@ -1,6 +1,5 @@
 #include "runtime/disk/scratch_disk.h"
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -10,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,14 +97,11 @@ Result<base::UniqueFd> new_file(const std::string& path) {
 
 /// Copies [from, to) of a data region.
 Result<> copy_region(int source, int target, off_t from, off_t to) {
-  std::array<char, 256 * 1024> buffer;
+  if (::lseek(target, from, SEEK_SET) < 0) return base::fail_errno(errno, "write disk");
   while (from < to) {
-    const size_t wanted = std::min(buffer.size(), static_cast<size_t>(to - from));
-    const ssize_t count = ::pread(source, buffer.data(), wanted, from);
-    if (count <= 0) return base::fail_errno(count == 0 ? EIO : errno, "read disk template");
-    const ssize_t written = ::pwrite(target, buffer.data(), static_cast<size_t>(count), from);
-    if (written != count) return base::fail_errno(written < 0 ? errno : ENOSPC, "write disk");
-    from += count;
+    const ssize_t count = ::sendfile(target, source, &from, static_cast<size_t>(to - from));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return base::fail_errno(count == 0 ? EIO : errno, "copy the disk template");
   }
   return {};
 }
