@@ -216,14 +216,13 @@ Result<int> up(Context& context, const Parsed& parsed) {
 Result<int> down(Context& context, const Parsed& parsed) {
   const auto grace_ms = seconds_of(parsed, "timeout");
   if (!grace_ms) return wrong_usage(context, parsed, grace_ms.error().to_string());
-  std::optional<std::string> project = TRY(given_project(context, parsed));
-  if (!project) project = TRY(load_valid_stack(context, parsed)).name;
+  const std::string project = TRY(project_of(context, parsed));
   json options = {{"volumes", parsed.has("volumes")},
                   {"remove_orphans", parsed.has("remove-orphans")}};
   if (*grace_ms) options["stop_grace_ms"] = **grace_ms;
   const json command = {{"command", "down"},
-                        {"owner", owner_text("down", *project)},
-                        {"project", *project},
+                        {"owner", owner_text("down", project)},
+                        {"project", project},
                         {"options", std::move(options)}};
   TRY(apply_all(context, command, Show::All));
   return 0;

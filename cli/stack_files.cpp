@@ -157,7 +157,9 @@ std::vector<Flag> stack_file_flags() {
   };
 }
 
-Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
+namespace {
+
+Result<StackFiles> read_files(const Context& context, const Parsed& parsed) {
   StackFiles result;
   Sources sources;
   spec::LoadOptions options = options_of(context, parsed);
@@ -183,33 +185,41 @@ Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
     }));
   }
   result.stack = std::move(loaded.stack);
-  if (result.stack) {
-    // What names no registry is of the default one, whether it is pulled or built.
-    const RegistryConfig config = TRY(read_registry_config(context.surroundings));
-    for (auto& [name, service] : result.stack->services)
-      service.image = with_registry(service.image, config);
-  }
   result.pull_policies = std::move(loaded.pull_policies);
   result.build_secrets = std::move(loaded.build_secrets);
   return result;
 }
 
+Result<StackFiles> valid(StackFiles files) {
+  if (files.stack) return files;
+  return base::fail(ErrorCode::InvalidArgument, "the stack has {}; nothing was changed",
+                    counted(files.errors));
+}
+
+}  // namespace
+
+Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
+  StackFiles result = TRY(read_files(context, parsed));
+  if (!result.stack) return result;
+  // What names no registry is of the default one, whether it is pulled or built.
+  const RegistryConfig config = TRY(read_registry_config(context.surroundings));
+  for (auto& [name, service] : result.stack->services)
+    service.image = with_registry(service.image, config);
+  return result;
+}
+
 Result<StackFiles> load_valid_files(const Context& context, const Parsed& parsed) {
-  StackFiles files = TRY(load_stack(context, parsed));
-  if (!files.stack)
-    return base::fail(ErrorCode::InvalidArgument, "the stack has {}; nothing was changed",
-                      counted(files.errors));
-  return files;
+  return valid(TRY(load_stack(context, parsed)));
 }
 
 Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed) {
   return std::move(*TRY(load_valid_files(context, parsed)).stack);
 }
 
-Result<std::optional<std::string>> given_project(const Context& context, const Parsed& parsed) {
+Result<std::string> project_of(const Context& context, const Parsed& parsed) {
   std::string name = parsed.value("project-name").value_or("");
   if (name.empty()) name = variable(context, "COMPOSE_PROJECT_NAME");
-  if (name.empty()) return std::nullopt;
+  if (name.empty()) return TRY(valid(TRY(read_files(context, parsed)))).stack->name;
   TRY_DURING(base::check_project_name(name), "--project-name");
   return name;
 }

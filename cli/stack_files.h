@@ -34,8 +34,8 @@ base::Result<StackFiles> load_stack(const Context& context, const Parsed& parsed
 base::Result<StackFiles> load_valid_files(const Context& context, const Parsed& parsed);
 base::Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parsed);
 
-/// What `--project-name` or COMPOSE_PROJECT_NAME say; a stack's files are not needed then.
-base::Result<std::optional<std::string>> given_project(const Context& context,
-                                                       const Parsed& parsed);
+/// The project's name alone: the stack's files are read only if neither `--project-name` nor
+/// COMPOSE_PROJECT_NAME say it, and the configuration of registries never.
+base::Result<std::string> project_of(const Context& context, const Parsed& parsed);
 
 }  // namespace cli

@@ -4,8 +4,11 @@
 
 namespace {
 
+using cli::test::Asked;
 using cli::test::container;
+using cli::test::Daemon;
 using cli::test::Ended;
+using cli::test::Talk;
 
 /// A folder of files, gone with the test.
 class Folder {
@@ -95,4 +98,25 @@ TEST_CASE("what is wrong behind COMPOSE_FILE is told with its place, and once") 
         fmt::format("Error: the stack file '{}/gone.yaml' does not exist; COMPOSE_FILE in an env "
                     "file names it\n",
                     folder.path()));
+}
+
+TEST_CASE("a broken configuration of registries keeps no stack from going down") {
+  const Folder folder;
+  folder.write("shop/compose.yaml", service("web"));
+  folder.write("config/container/config.toml", "[registry\n");
+  ::setenv("XDG_CONFIG_HOME", (folder.path() + "/config").c_str(), 1);
+  Daemon daemon([](const Asked& asked, Talk& talk) {
+    CHECK(base::json_string_or(asked.body, "project", "") == "shop");
+    talk.begin_lines();
+    talk.result(true);
+  });
+
+  const Ended down = container({"down"}, folder.path() + "/shop");
+  const Ended plan = container({"plan"}, folder.path() + "/shop");
+  ::unsetenv("XDG_CONFIG_HOME");
+
+  CHECK(down.code == 0);
+  CHECK(daemon.asked() == std::vector<std::string>{"apply down"});
+  CHECK(plan.code == 1);
+  CHECK(has(plan.err, "config.toml:1:"));
 }

@@ -195,7 +195,8 @@ class Program {
                                           std::string(CONTAINER_BINARY_DIR) + "/bin/container"};
     arguments.insert(arguments.end(), words.begin(), words.end());
     std::vector<std::string> environment = {"PATH=/usr/bin:/bin", "HOME=/tmp"};
-    for (const char* name : {"CONTAINER_APP_ROOT", "XDG_RUNTIME_DIR", "COMPOSE_FILE"})
+    for (const char* name :
+         {"CONTAINER_APP_ROOT", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "COMPOSE_FILE"})
       if (const char* value = std::getenv(name))
         environment.push_back(fmt::format("{}={}", name, value));
     process_ =
