@@ -47,6 +47,7 @@ BANNED = [
 # Spelled in two pieces so that this file does not find itself.
 MARKS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+ANY_INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
 SOURCE_SUFFIXES = {".h", ".cpp", ".c"}
 
 
@@ -74,6 +75,19 @@ def function_lengths(lines):
         elif line.rstrip() in (open_at[1] + "}", open_at[1] + "};"):
             yield open_at[0], number - open_at[0] + 1
             open_at = None
+
+
+def check_own_header(path: str, text: str):
+    """The build's header_check leaves out headers that are the first thing their .cpp includes."""
+    header = path.removesuffix(".cpp") + ".h"
+    for number, line in enumerate(text.split("\n"), 1):
+        include = ANY_INCLUDE.match(line)
+        if include:
+            if include.group(1) != header:
+                yield number, (f"includes something before {header}, so nothing shows that it "
+                               "compiles alone")
+            return
+    yield 1, f"does not include {header}"
 
 
 def check_text(path: str, text: str):
@@ -118,7 +132,11 @@ def main() -> int:
     root = parser.parse_args().root
     findings = 0
     for path in tracked_sources(root):
-        for number, message in check_text(path, (root / path).read_text(errors="replace")):
+        text = (root / path).read_text(errors="replace")
+        found = list(check_text(path, text))
+        if path.endswith(".cpp") and (root / path).with_suffix(".h").is_file():
+            found += check_own_header(path, text)
+        for number, message in found:
             print(f"{path}:{number}: {message}")
             findings += 1
     return 1 if findings else 0

@@ -41,6 +41,20 @@ class Form(unittest.TestCase):
         self.assertEqual(messages("base/a.h", "int x;\n"), ["a header without #pragma once"])
 
 
+class OwnHeader(unittest.TestCase):
+    def found(self, text):
+        return [message for _, message in tidy.check_own_header("base/a.cpp", text)]
+
+    def test_a_header_is_the_first_thing_its_source_includes(self):
+        self.assertEqual(self.found('// why\n#include "base/a.h"\n\n#include <map>\n'), [])
+
+    def test_what_comes_before_it_could_hide_what_it_lacks(self):
+        self.assertIn("before base/a.h", self.found('#include <map>\n#include "base/a.h"\n')[0])
+
+    def test_a_source_without_it_shows_nothing(self):
+        self.assertEqual(self.found("int x;\n"), ["does not include base/a.h"])
+
+
 class BannedCalls(unittest.TestCase):
     def test_sleeping_is_refused_with_its_replacement(self):
         self.assertIn("wait for the event", messages("base/a.cpp", "  usleep(10);\n")[0])
