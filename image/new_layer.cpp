@@ -40,9 +40,9 @@ class BlobSink {
 Result<NewLayer> pack_layer(Store& store, const Lease& lease, const ByteSource& tar) {
   BlobSink blob(TRY(store.begin_put(lease)));
   GzipWriter gzip([&](std::string_view bytes) { return blob.write(bytes); });
+  std::vector<char> buffer(piece_bytes);  // outlives the thread that reads it
   SideThread packing([&](std::string_view piece) { return gzip.write(piece); });
   Sha256 hash;
-  std::vector<char> buffer(piece_bytes);
   const PieceSource watched = [&]() -> Result<std::string_view> {
     TRY(packing.settle());
     const std::string_view piece(buffer.data(), TRY(tar(buffer)));

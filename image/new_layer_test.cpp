@@ -89,6 +89,31 @@ TEST_CASE("a disk that is made again from the blob is the same disk") {
   CHECK(base::read_file(path, 1u << 20).value() == before);
 }
 
+TEST_CASE("a layer whose bytes break off, or make no sense, is told and leaves nothing") {
+  Place place;
+  const std::string tar =
+      image_test::tar({{.name = "big", .content = std::string(2'000'000, 'x')}});
+  image::Lease lease = place.store->lease();
+  SUBCASE("the sender fails") {
+    size_t sent = 0;
+    const image::ByteSource breaks = [&](std::span<char> buffer) -> base::Result<size_t> {
+      if (sent > tar.size() / 2) return base::fail(base::ErrorCode::Io, "the line is cut");
+      const size_t count = tar.copy(buffer.data(), buffer.size(), sent);
+      sent += count;
+      return count;
+    };
+    const auto layer = image::pack_layer(*place.store, lease, breaks);
+    REQUIRE_FALSE(layer);
+    CHECK(layer.error().to_string().find("the line is cut") != std::string::npos);
+  }
+  SUBCASE("the tar is none") {
+    // While the first piece is packed, its reader has already given up.
+    const std::string none(2'000'000, '?');
+    CHECK_FALSE(image::pack_layer(*place.store, lease, pieces_of(none, none.size())));
+  }
+  CHECK(std::filesystem::is_empty(place.root / "ingest"));
+}
+
 TEST_CASE("a layer without members is none") {
   Place place;
   const std::string tar = image_test::tar({});
