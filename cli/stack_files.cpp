@@ -142,23 +142,6 @@ std::string counted(size_t errors) {
   return errors == 1 ? "1 error" : fmt::format("{} errors", errors);
 }
 
-}  // namespace
-
-std::vector<Flag> stack_file_flags() {
-  return {
-      {.name = "file",
-       .short_name = 'f',
-       .value = "FILE",
-       .help = "Stack file; several are merged; -: stdin"},
-      {.name = "project-name", .short_name = 'p', .value = "NAME", .help = "Name of the project"},
-      {.name = "project-directory", .value = "FOLDER", .help = "What relative paths start from"},
-      {.name = "env-file", .value = "FILE", .help = "Variables for the stack, instead of .env"},
-      {.name = "strict", .help = "What has no effect here is an error"},
-  };
-}
-
-namespace {
-
 Result<StackFiles> read_files(const Context& context, const Parsed& parsed) {
   StackFiles result;
   Sources sources;
@@ -197,6 +180,19 @@ Result<StackFiles> valid(StackFiles files) {
 }
 
 }  // namespace
+
+std::vector<Flag> stack_file_flags() {
+  return {
+      {.name = "file",
+       .short_name = 'f',
+       .value = "FILE",
+       .help = "Stack file; several are merged; -: stdin"},
+      {.name = "project-name", .short_name = 'p', .value = "NAME", .help = "Name of the project"},
+      {.name = "project-directory", .value = "FOLDER", .help = "What relative paths start from"},
+      {.name = "env-file", .value = "FILE", .help = "Variables for the stack, instead of .env"},
+      {.name = "strict", .help = "What has no effect here is an error"},
+  };
+}
 
 Result<StackFiles> load_stack(const Context& context, const Parsed& parsed) {
   StackFiles result = TRY(read_files(context, parsed));

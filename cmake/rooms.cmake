@@ -63,7 +63,8 @@ function(container_program name)
   install(TARGETS ${name} RUNTIME DESTINATION ${ROOM_DESTINATION})
 endfunction()
 
-# Every header compiles alone: one generated source per header, in one library nobody links.
+# Every header compiles alone: by its own source, which includes it first (tools/tidy.py sees to
+# that), or by a generated one, in one library nobody links.
 # Only headers of rooms that are part of the build, since their libraries bring include paths.
 function(container_header_check)
   set(patterns)
@@ -73,7 +74,6 @@ function(container_header_check)
   file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${patterns})
   set(sources)
   foreach(header ${headers})
-    # Its own source, which includes it first (tools/tidy.py sees to that), compiles it alone.
     string(REGEX REPLACE "\\.h$" ".cpp" own ${header})
     if(EXISTS ${CMAKE_SOURCE_DIR}/${own})
       continue()

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "image/bytes.h"
 #include "image/digest.h"
 #include "image/layer_disk.h"
-#include "image/tar_reader.h"
 
 namespace image {
 namespace {

@@ -8,7 +8,7 @@ using base::ErrorCode;
 using base::Result;
 using image::SideThread;
 
-TEST_CASE("every piece is used, in order, and none after settle") {
+TEST_CASE("every piece is used, in order, and has been once settle returns") {
   std::string seen;
   SideThread side([&](std::string_view piece) -> Result<> {
     seen += piece;

@@ -33,7 +33,7 @@ constexpr uint64_t zero_bytes = 64u << 10;
 constexpr const char* name_annotation = "io.containerd.image.name";
 constexpr const char* tag_annotation = "org.opencontainers.image.ref.name";
 constexpr std::string_view layer_suffix = ".erofs";
-constexpr off_t settled_at_once = 8 << 20;
+constexpr off_t settled_at_once = 8 << 20;  ///< Bytes of a layer that others may wait for.
 constexpr mode_t settled_mode = 0444;
 constexpr mode_t unsettled_mode = 0400;  ///< Of a layer that is not on the disk yet.
 

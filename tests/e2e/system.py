@@ -115,19 +115,20 @@ class System:
     def know_accelerator(self):
         """What the first system of this build found out, by a guest under KVM, where that takes its
         whole deadline. The daemon believes it only of the same boot and guest."""
-        found = BUILD / "tests" / "accelerator.json"
-        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
         if self.prefix:
             return
+        found = BUILD / "tests" / "accelerator.json"
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
         if not found.exists() or json.loads(found.read_text())["boot_id"] != boot:
-            with tempfile.TemporaryDirectory(prefix="container-e2e-") as folder:
-                first = System(folder)
+            first = System()
+            try:
                 first.run("system", "start")
-                first.run("system", "stop")
                 found.parent.mkdir(parents=True, exist_ok=True)
                 kept = found.with_suffix(f".{os.getpid()}")
                 shutil.copy(first.app_root / "accelerator.json", kept)
                 kept.rename(found)
+            finally:
+                first.remove()
         self.app_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.app_root / "accelerator.json").exists():
             shutil.copy(found, self.app_root)
