@@ -25,6 +25,11 @@ const std::string root = "/sys/fs/cgroup";
 const std::string folder = root + "/container";
 constexpr uint64_t file_bytes_max = 64u << 10;
 constexpr int64_t quota_period_us = 100'000;
+constexpr int64_t quota_us_min = 1000;
+
+uint32_t processors() {
+  return static_cast<uint32_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+}
 
 /// `key value` lines.
 uint64_t field(const std::string& text, std::string_view key) {
@@ -98,15 +103,16 @@ Result<> Cgroup::start_over() {
   return create();
 }
 
+/// What all processors together give is no limit: then the scheduler has nothing to count.
+Result<> Cgroup::limit_cpus(double cpus) const {
+  if (cpus <= 0 || cpus >= static_cast<double>(processors())) return {};
+  const auto quota_us = static_cast<int64_t>(cpus * static_cast<double>(quota_period_us));
+  return write("cpu.max", fmt::format("{} {}", std::max(quota_us_min, quota_us), quota_period_us));
+}
+
 Result<> Cgroup::limit(const guest::ContainerConfig& config, std::function<void()> out_of_memory) {
   out_of_memory_ = std::move(out_of_memory);
-  if (config.cpus > 0)
-    TRY(write("cpu.max",
-              fmt::format(
-                  "{} {}",
-                  std::max<int64_t>(1000, static_cast<int64_t>(
-                                              config.cpus * static_cast<double>(quota_period_us))),
-                  quota_period_us)));
+  TRY(limit_cpus(config.cpus));
   if (config.memory_bytes > 0) {
     TRY(write("memory.max", std::to_string(config.memory_bytes)));
     TRY(write("memory.oom.group", "1"));
@@ -148,7 +154,7 @@ guest::Statistics Cgroup::statistics() const {
   result.cpu_usage_ns = field(cpu, "usage_usec") * 1000;
   result.cpu_user_ns = field(cpu, "user_usec") * 1000;
   result.cpu_system_ns = field(cpu, "system_usec") * 1000;
-  result.cpus = static_cast<uint32_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  result.cpus = processors();
   result.memory_bytes = number("memory.current", 0);
   result.memory_cache_bytes = field(content("memory.stat"), "inactive_file");
   result.memory_limit_bytes = std::min(memory, number("memory.max", memory));

@@ -30,6 +30,7 @@ class Cgroup {
   guest::Statistics statistics() const;
 
  private:
+  base::Result<> limit_cpus(double cpus) const;
   base::Result<> write(const char* file, const std::string& value) const;
   void on_memory_event();
 

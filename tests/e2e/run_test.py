@@ -272,6 +272,14 @@ class Lifecycle(SystemTest):
         self.assertEqual(absent.stdout, "")
         self.assertIn("container not found: absent", absent.stderr)
 
+    def test_a_quota_is_set_where_it_is_one(self):
+        for cpus, processors, quota in (("0.5", 1, "50000"), ("1.5", 2, "150000"), ("2", 2, "max")):
+            with self.subTest(cpus):
+                self.assertEqual(
+                    self.system.output("run", "--rm", "--network", "none", "--cpus", cpus, IMAGE,
+                                       "sh", "-c", "nproc; cat /sys/fs/cgroup/cpu.max"),
+                    f"{processors}\n{quota} 100000\n")
+
     def test_a_restart_policy_starts_it_again(self):
         self.system.run("run", "-d", "--name", "again", "--restart", "on-failure:2", "--network",
                         "none", "-v", "again:/n", IMAGE, "sh", "-c", "echo x >> /n/n; exit 1")
