@@ -18,6 +18,7 @@
 #include "base/trace.h"
 #include "guest/protocol/output_frame.h"
 #include "runtime/guest_clock.h"
+#include "runtime/log/last_words.h"
 #include "runtime/template/orders.h"
 
 namespace runtime {
@@ -33,7 +34,6 @@ namespace limits = base::limits;
 namespace {
 
 constexpr uint64_t acknowledge_step_bytes = limits::agent_output_unacknowledged_bytes_max / 4;
-constexpr uint64_t console_shown_bytes = 600;
 constexpr int64_t connect_pause_ms = 5'000;
 constexpr int64_t full_disk_pause_ms = 1'000;
 /// A guest's shutdown, QEMU's end and that of the file server may each take their time; and a rest.
@@ -56,17 +56,6 @@ reconciler::Health health_of(guest::HealthStatus status) {
 /// A time that a guest tells, so that sums with it stay sums.
 int64_t bounded_ns(int64_t told_ns) {
   return std::clamp(told_ns, -base::span_ns_max, base::span_ns_max);
-}
-
-/// The last lines of a console, on one line.
-std::string last_words(const ConsoleLog& log) {
-  std::vector<std::string> words;
-  for (const std::string& line : base::split(log.tail(console_shown_bytes), '\n')) {
-    std::string clean = base::escape_controls(line);
-    if (clean.ends_with("\\x0d")) clean.resize(clean.size() - 4);
-    if (!clean.empty()) words.push_back(clean);
-  }
-  return words.empty() ? "it printed nothing" : base::join(words, " | ");
 }
 
 }  // namespace
@@ -191,7 +180,7 @@ Result<> Vm::await_agent(const Deadline& deadline) {
   parts_.orders.reset();
   if (answered) return {};
   return fail(answered.error().code(), "{}; the console's last words: {}",
-              answered.error().to_string(), last_words(*parts_.boot_log));
+              answered.error().to_string(), last_words(parts_.boot_log->tail(console_end_bytes)));
 }
 
 Result<> Vm::configure(const guest::ContainerConfig& config) {
@@ -204,10 +193,23 @@ Result<> Vm::configure(const guest::ContainerConfig& config) {
   const Result<std::string> answer =
       agent_->call("POST", "/v1/container", base::dump_json(guest::to_json(sent)),
                    Deadline::in_ms(limits::vm_boot_timeout_ms));
-  if (!answer) return tl::unexpected(answer.error());
+  if (!answer) return tl::unexpected(explained(answer.error()));
   if (sent.trace) trace_guest(*answer, asked_ns);
   parts_.state.started_wall_ns = base::wall_time_ns();
   return qemu::save(parts_.state_path, parts_.state);
+}
+
+/// A connection breaks because its machine has ended, and that says why.
+base::Error Vm::explained(const base::Error& error) const {
+  if (error.code() != ErrorCode::Io ||
+      !wait(Deadline::in_ms(limits::vm_answer_timeout_ms), [this] { return gone_; }))
+    return error;
+  return {ErrorCode::InvalidState, ended_under_it()};
+}
+
+std::string Vm::ended_under_it() const {
+  return "its virtual machine ended under it; the console's last words: " +
+         last_words(parts_.boot_log->tail(console_end_bytes));
 }
 
 void Vm::trace_resume() {
@@ -618,8 +620,7 @@ ExitStatus Vm::exit_status() const {
   } else {
     exit.code = exit_code_vm_died;
     exit.vm_died = true;
-    exit.reason = fmt::format("its virtual machine ended under it; the console's last words: {}",
-                              last_words(*parts_.boot_log));
+    exit.reason = ended_under_it();
   }
   return exit;
 }

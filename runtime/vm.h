@@ -126,6 +126,8 @@ class Vm : public std::enable_shared_from_this<Vm> {
   uint64_t pauses() const;
   void close_watches();
   void ask_for_life();
+  base::Error explained(const base::Error& error) const;
+  std::string ended_under_it() const;
   void trace_resume();
   void trace_guest(const std::string& answer, int64_t asked_ns);
   void trace_exit(const guest::Event& event);

@@ -18,6 +18,39 @@ int main(void) { puts("this agent says nothing"); fflush(stdout); for (;;) pause
 """
 
 
+# It answers the greeting, and no more.
+DYING_AGENT = r"""
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+static int agent_port(void) {
+  DIR* ports = opendir("/sys/class/virtio-ports");
+  for (struct dirent* each; ports && (each = readdir(ports));) {
+    char path[300], name[64] = "";
+    snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", each->d_name);
+    FILE* file = fopen(path, "r");
+    if (!file || !fgets(name, sizeof name, file) || strcmp(name, "container.agent\n")) continue;
+    snprintf(path, sizeof path, "/dev/%s", each->d_name);
+    return open(path, O_RDWR);
+  }
+  return -1;
+}
+int main(void) {
+  mount("devtmpfs", "/dev", "devtmpfs", 0, "");
+  mount("sysfs", "/sys", "sysfs", 0, "");
+  int port = agent_port();
+  char byte = 0;
+  while (byte != '\n')
+    if (read(port, &byte, 1) == 1) write(port, &byte, 1);
+    else usleep(1000);
+  for (int heard = 0; heard < 200;) heard += read(port, &byte, 1) == 1;
+}
+"""
+
+
 STACK = f"""\
 name: full
 services:
@@ -26,17 +59,17 @@ volumes: {{data: }}
 """
 
 
-class SilentGuest:
-    """A system whose guests' agent never speaks, and the run that waits for one."""
+class OddGuest:
+    """A system whose guests have another agent."""
 
-    def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-silent-"))
+    def __init__(self, source):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="container-e2e-guest-"))
         install = self.folder / "install"
         shutil.copytree(system.BUILD / "bin", install / "bin")
         shutil.copytree(system.BUILD / "guest", install / "guest",
                         ignore=shutil.ignore_patterns("CMakeFiles", "*.cmake"))
         agent = self.folder / "agent"
-        subprocess.run(["gcc", "-static", "-Os", "-x", "c", "-", "-o", agent], input=SILENT_AGENT,
+        subprocess.run(["gcc", "-static", "-Os", "-x", "c", "-", "-o", agent], input=source,
                        text=True, check=True)
         image = install / "guest" / "initramfs.img"
         image.unlink()
@@ -46,32 +79,47 @@ class SilentGuest:
         self.system = System(home)
         self.system.program = install / "bin" / "container"
         self.system.start()
-        self.waiting = self.system.open("run", "--name", "mute", "--network", "none", IMAGE, "true",
-                                        text=True)
+
+    def open_run(self):
+        return self.system.open("run", "--name", "odd", "--network", "none", IMAGE, "true",
+                                text=True)
 
     def remove(self):
-        self.waiting.kill()
-        self.waiting.communicate()
         self.system.remove()
         shutil.rmtree(self.folder, True)
 
 
 def setUpModule():
     """Half a minute of silence must pass: the other tests use it."""
-    SilentMachine.guest = SilentGuest()
-    unittest.addModuleCleanup(SilentMachine.guest.remove)
+    guest = OddGuest(SILENT_AGENT)
+    unittest.addModuleCleanup(guest.remove)
+    OddMachine.silent = guest
+    OddMachine.waiting = guest.open_run()
+    unittest.addModuleCleanup(OddMachine.waiting.communicate)
+    unittest.addModuleCleanup(OddMachine.waiting.kill)
 
 
-class SilentMachine(unittest.TestCase):
-    guest: SilentGuest
+class OddMachine(unittest.TestCase):
+    silent: OddGuest
+    waiting: subprocess.Popen
 
-    def test_it_is_given_up_with_the_end_of_its_console_and_cleaned_up(self):
-        home = self.guest.system
-        _, problems = self.guest.waiting.communicate(timeout=system.COMMAND_TIMEOUT_S)
-        self.assertEqual(self.guest.waiting.returncode, 1, problems)
-        self.assertIn("this agent says nothing", problems)
-        self.assertNotEqual(home.status("mute"), "running")
+    def assert_given_up(self, home, waiting, *words):
+        """Told with the end of its console, and cleaned up."""
+        _, problems = waiting.communicate(timeout=system.COMMAND_TIMEOUT_S)
+        self.assertEqual(waiting.returncode, 1, problems)
+        for each in words:
+            self.assertIn(each, problems)
+        self.assertNotEqual(home.status("odd"), "running")
         wait_until(lambda: home.machines() == [], "no VM to be left")
+
+    def test_one_that_dies_of_being_told_what_it_is_says_so_with_its_last_words(self):
+        guest = OddGuest(DYING_AGENT)
+        self.addCleanup(guest.remove)
+        self.assert_given_up(guest.system, guest.open_run(), "ended under it",
+                             "Attempted to kill init")
+
+    def test_one_that_is_silent_is_given_up(self):
+        self.assert_given_up(self.silent.system, self.waiting, "this agent says nothing")
 
 
 class SmallDisk(unittest.TestCase):
