@@ -532,6 +532,8 @@ Result<> Agent::end_rehearsal(const Request&, const std::string&, const ReplyPtr
   if (!TRY(find(std::string(guest::main_process_id)))->ended())
     return fail(ErrorCode::InvalidState, "the rehearsal's process is running");
   set_health({});
+  if (build_) TRY(build_->take_down());
+  build_.reset();
   processes_.clear();
   main_pidfd_.reset();
   main_mounts_.reset();

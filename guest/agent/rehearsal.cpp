@@ -20,6 +20,7 @@ constexpr size_t mapped_bytes = 256u << 10;
 constexpr size_t page_bytes = 4096;
 constexpr size_t head_bytes = 832;  ///< What the C library's loader reads of a file first.
 constexpr int files_max = 4;
+constexpr size_t written_bytes = 256u << 10;
 
 /// As a dynamic loader: read the beginning, map the rest, look at each page.
 void load(const std::string& path) {
@@ -49,10 +50,14 @@ void load_from_layer() {
     if (entry->d_type == DT_REG && left-- > 0) load(folder + "/" + entry->d_name);
 }
 
+/// One file that stays, and so is the layer where this is a build's step, and one that does not.
 void write_something() {
-  const base::UniqueFd file(::open("/rehearsal", O_CREAT | O_RDWR | O_CLOEXEC, 0644));
-  (void)!::write(file.get(), "rehearsal\n", 10);
-  ::unlink("/rehearsal");
+  const std::string content(written_bytes, 'r');
+  for (const char* path : {"/rehearsal", "/rehearsal-2"}) {
+    const base::UniqueFd file(::open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0644));
+    (void)!::write(file.get(), content.data(), content.size());
+  }
+  ::unlink("/rehearsal-2");
 }
 
 }  // namespace

@@ -98,19 +98,21 @@ Result<> make_folder(const std::string& path) {
 }
 
 /// The layers, each a partition, lowest first; one empty folder if there is none.
+std::string layer_folder(uint32_t partition) { return fmt::format("/run/layers/{}", partition); }
+
 Result<std::vector<std::string>> mount_layers(const std::vector<uint32_t>& partitions,
                                               const std::string& image_disk) {
   std::vector<std::string> folders;
   TRY(make_folder("/run/layers"));
   for (const uint32_t partition : partitions) {
-    const std::string folder = fmt::format("/run/layers/{}", partition);
+    std::string folder = layer_folder(partition);
     TRY(make_folder(folder));
     const UniqueFd layer =
         TRY_DURING(make_filesystem("erofs", fmt::format("{}{}", image_disk, partition),
                                    {{"ro", ""}}, MOUNT_ATTR_RDONLY),
                    "layer {}", partition - 1);
     TRY(attach_mount(layer.get(), folder));
-    folders.push_back(folder);
+    folders.push_back(std::move(folder));
   }
   if (folders.empty()) {
     TRY(make_folder("/run/layers/none"));

@@ -15,6 +15,8 @@ inline constexpr const char* root_folder = "/run/root";
 inline constexpr const char* scratch_folder = "/run/scratch";
 
 base::Result<> make_folder(const std::string& path);
+/// Where the layer on a partition of the image disk is mounted.
+std::string layer_folder(uint32_t partition);
 /// The image's layers, each a partition, lowest first; one empty folder if there is none.
 base::Result<std::vector<std::string>> mount_layers(const std::vector<uint32_t>& partitions,
                                                     const std::string& image_disk);

@@ -1,5 +1,6 @@
 #pragma once
-/// A clone that has been through the making of a container once, was stopped, and is forked.
+/// A clone that has been through the making of containers and of builds (rehearsal.h), was
+/// stopped, and is forked.
 ///
 /// Under emulation a clone's time is that of translating the guest's code: a QEMU that has just
 /// started knows none of it, and the kernel's and the agent's way to a container is long. A zygote
@@ -18,7 +19,6 @@
 #include "base/fd.h"
 #include "base/process.h"
 #include "base/result.h"
-#include "guest/protocol/protocol.h"
 #include "runtime/io/loop.h"
 #include "runtime/qemu/machine.h"
 #include "runtime/seed/order.h"
@@ -61,8 +61,5 @@ class Zygote {
   base::UniqueFd orders_;
   qemu::Machine machine_;
 };
-
-/// The container that is rehearsed.
-guest::ContainerConfig rehearsed_container(uint32_t nics);
 
 }  // namespace runtime

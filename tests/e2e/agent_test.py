@@ -3,12 +3,14 @@
 
 Usage: agent_test.py GUEST_FOLDER INITRAMFS, with vmlinux and modules.erofs in the folder.
 """
+import io
 import json
 import pathlib
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import unittest
@@ -143,13 +145,37 @@ class Agent(unittest.TestCase):
         self.machine.console.close()
         self.folder.cleanup()
 
-    def start(self, script, **options):
+    def start(self, script, build=False, rehearsal=False, **options):
         return self.host.ask("POST", "/v1/container", {
             "id": "web", "hostname": "web", "wall_ns": time.time_ns(), "entropy_hex": "5a" * 32,
             "hosts": "127.0.0.1 localhost\n", "resolv_conf": "nameserver 192.168.64.1\n",
             "interfaces": [{"mac": "02:11:22:33:44:55", "mtu": 1400, "name": "eth0",
                             "addresses": ["192.168.64.2/24"], "gateway": "192.168.64.1"}],
-            "layers": [2], "memory_bytes": 100 << 20, "process": process(script, **options)})
+            "layers": [2], "memory_bytes": 100 << 20, "build": build, "rehearsal": rehearsal,
+            "process": process(script, **options)})
+
+    def rehearse_build(self):
+        """Nobody's build machine, its only step's layer, and away with it."""
+        self.assertEqual(self.start("", build=True, rehearsal=True)[0], "200")
+        self.assertEqual(self.host.ask("POST", "/v1/steps", {
+            "id": "one", "network": False, "process": process("echo made > /file")})[0], "200")
+        self.host.ask("GET", "/v1/events?after=0", until=b'"process":"step-one"')
+        self.host.output("step-one")
+        layer = tarfile.open(fileobj=io.BytesIO(self.host.ask("GET", "/v1/layers/one")[1]))
+        status, error = self.host.ask("POST", "/v1/rehearsal", {})
+        self.assertEqual((status, b"is running" in error), ("409", True))
+        self.host.ask("POST", "/v1/processes/main/signal", {"signal": 15})
+        self.host.ask("GET", "/v1/events?after=0", until=b'"process":"main","sequence":4')
+        self.assertEqual(self.host.ask("POST", "/v1/rehearsal", {}), ("200", b"{}"))
+        return {each.name: each.size for each in layer}
+
+    def test_a_build_that_was_rehearsed_is_forgotten(self):
+        self.assertEqual([self.rehearse_build(), self.rehearse_build()], [{"file": 5}] * 2)
+        self.assertEqual(self.start("ls /file; sleep 1000")[0], "200")
+        self.assertFalse(json.loads(self.host.ask("GET", "/v1/state")[1])["build"])
+        self.assertIn(b"this is no build machine", self.host.ask("GET", "/v1/layers/one")[1])
+        events = self.host.ask("GET", "/v1/events?after=0", until=b'"started"')[1]
+        self.assertEqual(json.loads(events.splitlines()[0])["sequence"], 1)
 
     def test_a_container_runs_and_its_end_outlives_the_connection(self):
         self.assertEqual(self.start(

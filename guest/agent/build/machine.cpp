@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -227,6 +228,16 @@ Result<> BuildMachine::set_up(const guest::ContainerConfig& config, const std::s
     TRY(make_folder(folder));
   }
   TRY_DURING(restore_folders(), "folders that layers do not list");
+  return {};
+}
+
+Result<> BuildMachine::take_down() {
+  std::vector<std::string> mounted;
+  for (const uint32_t partition : config_.layers) mounted.push_back(layer_folder(partition));
+  mounted.push_back(scratch_folder);
+  for (const std::string& folder : mounted)
+    if (::umount2(folder.c_str(), UMOUNT_NOFOLLOW) != 0)
+      return fail_errno(errno, fmt::format("unmount '{}'", folder));
   return {};
 }
 

@@ -28,6 +28,8 @@ class BuildMachine {
   /// Mounts the image's layers and the scratch disk, for all steps to come.
   base::Result<> set_up(const guest::ContainerConfig& config, const std::string& image_disk,
                         const std::string& scratch_disk, const std::string& shares_folder);
+  /// Unmounts them again. Nothing may be going on.
+  base::Result<> take_down();
 
   /// A sink for the tar of a new layer or tree; answers when it is unpacked.
   base::Result<std::shared_ptr<BodySink>> receive_layer(const std::string& id,
