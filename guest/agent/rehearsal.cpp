@@ -50,7 +50,7 @@ void load_from_layer() {
     if (entry->d_type == DT_REG && left-- > 0) load(folder + "/" + entry->d_name);
 }
 
-/// One file that stays, and so is the layer where this is a build's step, and one that does not.
+/// One file that stays, and is the layer where this is a build's step, and one that does not.
 void write_something() {
   const std::string content(written_bytes, 'r');
   for (const char* path : {"/rehearsal", "/rehearsal-2"}) {

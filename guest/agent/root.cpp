@@ -97,7 +97,6 @@ Result<> make_folder(const std::string& path) {
   return {};
 }
 
-/// The layers, each a partition, lowest first; one empty folder if there is none.
 std::string layer_folder(uint32_t partition) { return fmt::format("/run/layers/{}", partition); }
 
 Result<std::vector<std::string>> mount_layers(const std::vector<uint32_t>& partitions,

@@ -35,6 +35,19 @@ Result<> send(AgentClient& agent, const std::string& path, const nlohmann::json&
   return {};
 }
 
+/// The whole body of an answer; what the agent refused is an error.
+Result<std::string> body_of(AgentStream& stream, const std::string& path,
+                            const Deadline& deadline) {
+  AgentReply reply{.status = TRY(stream.status(deadline)), .body = {}};
+  for (;;) {
+    const std::string bytes = TRY(stream.read(deadline));
+    if (bytes.empty()) break;
+    reply.body += bytes;
+  }
+  if (reply.status >= 400) return tl::unexpected(error_of_reply(reply, path));
+  return std::move(reply.body);
+}
+
 /// Makes the container; its events.
 Result<std::shared_ptr<AgentStream>> begin(AgentClient& agent, guest::ContainerConfig config,
                                            const Deadline& deadline) {
@@ -69,21 +82,19 @@ Result<std::string> take_step(AgentClient& agent, AgentStream& events, const std
   step.hostname = "build";
   TRY(send(agent, "/v1/steps", guest::to_json(step), deadline));
   TRY(follow(agent, events, std::string(guest::step_process_prefix) + id, deadline));
-  const auto stream = TRY(agent.open("GET", "/v1/layers/" + id, false, deadline));
-  std::string layer;
-  for (;;) {
-    const std::string bytes = TRY(stream->read(deadline));
-    if (bytes.empty()) return layer;
-    layer += bytes;
-  }
+  const std::string path = "/v1/layers/" + id;
+  const auto stream = TRY(agent.open("GET", path, false, deadline));
+  return body_of(*stream, path, deadline);
 }
 
 Result<> add_layer(AgentClient& agent, const std::string& id, const std::string& layer,
                    const Deadline& deadline) {
-  const auto stream = TRY(agent.open("POST", "/v1/layers/" + id, true, deadline));
+  const std::string path = "/v1/layers/" + id;
+  const auto stream = TRY(agent.open("POST", path, true, deadline));
   TRY(stream->write(layer, deadline));
   stream->finish_writing();
-  return read_until(*stream, "", deadline);
+  TRY(body_of(*stream, path, deadline));
+  return {};
 }
 
 }  // namespace

@@ -159,7 +159,7 @@ class Agent(unittest.TestCase):
         self.assertEqual(self.start("", build=True, rehearsal=True)[0], "200")
         self.assertEqual(self.host.ask("POST", "/v1/steps", {
             "id": "one", "network": False, "process": process("echo made > /file")})[0], "200")
-        self.host.ask("GET", "/v1/events?after=0", until=b'"process":"step-one"')
+        self.host.ask("GET", "/v1/events?after=0", until=b'"exited"')
         self.host.output("step-one")
         layer = tarfile.open(fileobj=io.BytesIO(self.host.ask("GET", "/v1/layers/one")[1]))
         status, error = self.host.ask("POST", "/v1/rehearsal", {})
