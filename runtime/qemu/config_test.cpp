@@ -84,6 +84,10 @@ TEST_CASE("an emulated guest is told the clock's rate, a virtualised one is not"
   CHECK(virtualised.find("tsc") == std::string::npos);
 }
 
+TEST_CASE("an emulated processor does not claim string instructions it is slow at") {
+  CHECK(values_of(qemu::arguments(plan()), "-cpu").at(0) == "max,erms=off,fsrm=off");
+}
+
 TEST_CASE("the machine has more memory than the container, in whole large pages") {
   const uint64_t machine = qemu::machine_memory_bytes(256u << 20);
   CHECK(machine > (256u << 20));

@@ -123,7 +123,7 @@ class Machine:
         return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
                 "-no-reboot", "-M", "microvm,acpi=off,pit=off,pic=off,rtc=on,isa-serial=on,"
                 "x-option-roms=off,auto-kernel-cmdline=on", "-accel", "tcg,tb-size=64",
-                "-cpu", "max", "-m", "256M", "-kernel", str(GUEST / "vmlinux"),
+                "-cpu", "max,erms=off,fsrm=off", "-m", "256M", "-kernel", str(GUEST / "vmlinux"),
                 "-initrd", str(self.folder / "initramfs.img"), "-append", command_line,
                 "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
                 *block(driver="file", node_name="image-file", read_only=True,
