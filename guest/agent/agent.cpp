@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "guest/agent/container.h"
+#include "guest/agent/device_rules.h"
 #include "guest/agent/emulation.h"
 #include "guest/agent/file_pump.h"
 #include "guest/agent/limits.h"
@@ -284,11 +285,13 @@ Result<> Agent::configure(const Request& request, const std::string&, const Repl
   Place place;
   place.cgroup_fd = cgroup_.folder_fd();
   place.init = config_.init;
-  place.prepare = [this](int) {
-    return enter_container(config_, {.image_disk = machine_.image_disk,
-                                     .scratch_disk = machine_.scratch_disk,
-                                     .etc_folder = etc_folder,
-                                     .shares_folder = shares_folder});
+  place.prepare = [this](int) -> Result<> {
+    TRY(enter_container(config_, {.image_disk = machine_.image_disk,
+                                  .scratch_disk = machine_.scratch_disk,
+                                  .etc_folder = etc_folder,
+                                  .shares_folder = shares_folder}));
+    if (config_.process.privileged) return {};
+    return keep_to_usual_devices(cgroup_.folder_fd());
   };
   return start_process(std::string(guest::main_process_id), config_.process, place,
                        limits::container_start_timeout_ms, reply);

@@ -164,6 +164,18 @@ class Run(SystemTest):
         wait_until(lambda: "brief" not in self.system.containers(), "--rm to remove it")
         self.assertEqual(list((self.system.app_root / "containers").glob("*brief*")), [])
 
+    def test_only_usual_devices_can_be_opened(self):
+        script = r'''
+            set -- $(grep 'vdb$' /proc/partitions)
+            mknod /run/disk b "$1" "$2" && mknod /run/null c 1 3 || exit 9
+            echo nothing > /run/null || exit 8
+            head -c 1 /run/disk > /dev/null || exit 1'''
+        refused = self.system.run("run", "--rm", "--network", "none", IMAGE, "sh", "-c", script,
+                                  check=False)
+        self.assertEqual(refused.returncode, 1, refused.stderr)
+        self.assertIn("Operation not permitted", refused.stderr)
+        self.system.run("run", "--rm", "--network", "none", "--privileged", IMAGE, "sh", "-c", script)
+
     def test_zombies_are_reaped(self):
         done = self.run_once("--init", IMAGE, "sh", "-c",
                              "for i in $(seq 50); do (sleep 0.01 &) ; done; sleep 2; "
