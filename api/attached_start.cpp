@@ -116,9 +116,10 @@ Service::Reply Service::run_attached(Job job, const std::string& id) {
   };
   request->finished = [session](const Result<>& result) { session->on_outcome(result); };
   HttpReply reply;
-  reply.upgrade = [this, session, request](int socket, std::string first_bytes) {
+  reply.upgrade = [this, session, request, id](int socket, std::string first_bytes) {
     ports_.workers.post([this, request] { reconciler_.apply(std::move(*request)); });
-    serve_process(socket, std::move(first_bytes), *session, [&](const FrameSink& send) {
+    const Attachment attachment{attached_, id};
+    serve_process(socket, std::move(first_bytes), *session, attachment, [&](const FrameSink& send) {
       const auto outcome = session->await_outcome();
       if (outcome && *outcome) send(FrameKind::Started, "{}");
     });

@@ -1,14 +1,13 @@
+#include "api/process_frames.h"
+
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
 #include <thread>
 
 #include <sys/socket.h>
 
 #include <nlohmann/json.hpp>
 
-#include "api/service.h"
-#include "api/wire.h"
 #include "base/json.h"
 
 namespace api {
@@ -27,9 +26,44 @@ class Sender {
 
   Result<> send(FrameKind kind, std::string_view payload) {
     std::string bytes;
-    append_frame(bytes, kind, payload);
-    std::string_view left = bytes;
-    const std::lock_guard lock(mutex_);
+    Result<> sent;
+    {
+      const std::lock_guard lock(socket_mutex_);
+      bytes = take_notes();
+      append_frame(bytes, kind, payload);
+      sent = send_all(bytes);
+    }
+    send_notes();
+    return sent;
+  }
+
+  /// Never waits: what the client does not take now goes before the next frame.
+  void note(const std::string& text) {
+    {
+      const std::lock_guard lock(notes_mutex_);
+      append_frame(notes_, FrameKind::Notice, base::dump_json({{"text", text}}));
+    }
+    send_notes();
+  }
+
+ private:
+  std::string take_notes() {
+    const std::lock_guard lock(notes_mutex_);
+    return std::exchange(notes_, {});
+  }
+
+  /// Where somebody is sending, that one does it next.
+  void send_notes() {
+    const std::unique_lock socket(socket_mutex_, std::try_to_lock);
+    if (!socket) return;
+    const std::lock_guard lock(notes_mutex_);
+    if (notes_.empty()) return;
+    const ssize_t count =
+        ::send(socket_, notes_.data(), notes_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0) notes_.erase(0, static_cast<size_t>(count));
+  }
+
+  Result<> send_all(std::string_view left) {
     while (!left.empty()) {
       const ssize_t count = ::send(socket_, left.data(), left.size(), MSG_NOSIGNAL);
       if (count < 0 && errno == EINTR) continue;
@@ -39,9 +73,10 @@ class Sender {
     return {};
   }
 
- private:
   const int socket_;
-  std::mutex mutex_;
+  std::mutex socket_mutex_;  ///< Taken first.
+  std::mutex notes_mutex_;
+  std::string notes_;  ///< Frames, the first of which may be sent in part.
 };
 
 uint16_t small_number(const nlohmann::json& object, const char* key, int64_t fallback) {
@@ -65,7 +100,8 @@ Result<> take_frame(const Frame& frame, reconciler::ProcessSession& session) {
     case FrameKind::Stderr:
     case FrameKind::Exit:
     case FrameKind::Failure:
-    case FrameKind::Started: break;
+    case FrameKind::Started:
+    case FrameKind::Notice: break;
   }
   return fail(ErrorCode::InvalidArgument, "a frame that only the daemon sends");
 }
@@ -92,9 +128,29 @@ void take_frames(int socket, std::string first_bytes, reconciler::ProcessSession
 
 }  // namespace
 
+AttachedClients::Seat::Seat(AttachedClients& clients, std::string container, Tell tell)
+    : clients_(clients) {
+  const std::lock_guard lock(clients.mutex_);
+  place_ = clients.seats_.emplace(clients.seats_.end(), std::move(container), std::move(tell));
+}
+
+AttachedClients::Seat::~Seat() {
+  const std::lock_guard lock(clients_.mutex_);
+  clients_.seats_.erase(place_);
+}
+
+void AttachedClients::tell(const std::string& container, const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [watched, tell_client] : seats_)
+    if (watched == container) tell_client(text);
+}
+
 void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session,
+                   const Attachment& attachment,
                    const std::function<void(const FrameSink&)>& beside) {
   Sender sender(socket);
+  const AttachedClients::Seat seat(attachment.clients, attachment.container,
+                                   [&](const std::string& text) { sender.note(text); });
   std::thread receiving([&] { take_frames(socket, std::move(first_bytes), session); });
   std::thread telling;
   if (beside)

@@ -454,17 +454,18 @@ void Service::copy_logs(const std::string& id, const reconciler::LogRequest& wan
   stream.finish();
 }
 
-namespace {
-
-HttpReply talk_to(std::unique_ptr<reconciler::ProcessSession> session) {
+Service::Reply Service::talk_to(std::unique_ptr<reconciler::ProcessSession> session,
+                                const std::string& container) {
   HttpReply reply;
   // Copyable, as a std::function must be.
   std::shared_ptr<reconciler::ProcessSession> shared = std::move(session);
-  reply.upgrade = [shared](int socket, std::string first_bytes) {
-    serve_process(socket, std::move(first_bytes), *shared);
+  reply.upgrade = [this, shared, container](int socket, std::string first_bytes) {
+    serve_process(socket, std::move(first_bytes), *shared, {attached_, container});
   };
   return reply;
 }
+
+namespace {
 
 Result<reconciler::ExecRequest> read_exec(const json& body) {
   reconciler::ExecRequest request;
@@ -497,13 +498,15 @@ Result<reconciler::ExecRequest> read_exec(const json& body) {
 }  // namespace
 
 Service::Reply Service::attach(const HttpRequest& request) {
-  return talk_to(TRY(ports_.runtime.attach(request.segments.at(0), request.flag("from_start"))));
+  const std::string& id = request.segments.at(0);
+  return talk_to(TRY(ports_.runtime.attach(id, request.flag("from_start"))), id);
 }
 
 Service::Reply Service::exec(const HttpRequest& request) {
   const reconciler::ExecRequest wanted = TRY(read_exec(TRY(body_of(request))));
   TRY(container(request));
-  return talk_to(TRY(ports_.runtime.exec(request.segments.at(0), wanted)));
+  const std::string& id = request.segments.at(0);
+  return talk_to(TRY(ports_.runtime.exec(id, wanted)), id);
 }
 
 // ---- notices -----------------------------------------------------------------------------------
@@ -518,6 +521,12 @@ Service::Reply Service::notices(const HttpRequest& request) {
 }
 
 void Service::tell(const reconciler::ContainerNotice& notice) {
+  const planner::ContainerRecord& record = notice.record;
+  if (notice.kind == reconciler::ContainerNotice::Kind::Paused)
+    attached_.tell(record.id,
+                   fmt::format("container '{}' is paused: {}", record.id, record.paused_reason));
+  if (notice.kind == reconciler::ContainerNotice::Kind::Resumed)
+    attached_.tell(record.id, fmt::format("container '{}' goes on", record.id));
   const std::lock_guard lock(mutex_);
   std::erase_if(listeners_, [](const Listener& listener) {
     const auto stream = listener.stream.lock();

@@ -19,6 +19,7 @@
 #include "api/byte_stream.h"
 #include "api/commands.h"
 #include "api/http_server.h"
+#include "api/process_frames.h"
 #include "api/wire.h"
 #include "image/images.h"
 #include "reconciler/reconciler.h"
@@ -92,6 +93,7 @@ class Service {
   };
   Reply run(Job job);
   Reply run_attached(Job job, const std::string& id);
+  Reply talk_to(std::unique_ptr<reconciler::ProcessSession> session, const std::string& container);
 
   struct Listener {
     std::weak_ptr<ByteStream> stream;
@@ -104,17 +106,11 @@ class Service {
   const SystemFacts facts_;
   const std::function<void()> exit_;
   RemoteDigest remote_digest_;
+  AttachedClients attached_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Listener> listeners_;  ///< Guarded by mutex_.
   int log_readers_ = 0;              ///< Threads; guarded by mutex_.
 };
-
-/// Moves frames between a client and a process until either ends (api/wire.h). Blocks. `beside`,
-/// if there is one, is told of the client too, and must have returned when the process has ended:
-/// it gives a function that sends a frame.
-using FrameSink = std::function<void(FrameKind kind, std::string_view payload)>;
-void serve_process(int socket, std::string first_bytes, reconciler::ProcessSession& session,
-                   const std::function<void(const FrameSink&)>& beside = {});
 
 }  // namespace api

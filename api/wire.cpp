@@ -7,7 +7,7 @@ namespace {
 
 bool is_known(uint8_t kind) {
   return (kind >= static_cast<uint8_t>(FrameKind::Stdout) &&
-          kind <= static_cast<uint8_t>(FrameKind::Started)) ||
+          kind <= static_cast<uint8_t>(FrameKind::Notice)) ||
          (kind >= static_cast<uint8_t>(FrameKind::Stdin) &&
           kind <= static_cast<uint8_t>(FrameKind::Signal));
 }

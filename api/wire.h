@@ -118,6 +118,7 @@ enum class FrameKind : uint8_t {
   Exit = 3,     ///< {"exit_code": N}; the last frame
   Failure = 4,  ///< {"code", "message"}; the last frame
   Started = 5,  ///< {}: what was asked for with the attachment has been done
+  Notice = 6,   ///< {"text"}: what the container's user should know and its process cannot tell
   Stdin = 10,
   StdinEnd = 11,
   Resize = 12,  ///< {"rows", "columns"}

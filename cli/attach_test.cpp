@@ -389,6 +389,20 @@ TEST_CASE("up makes, attaches, starts, shows every line, and ends with the last 
   CHECK(std::ranges::count(asked, "apply up") == 2);
 }
 
+TEST_CASE("what happens to the machine is told beside the output of its process") {
+  Daemon daemon(exec_is([](Talk& talk) {
+    talk.frame(FrameKind::Stdout, "out\n");
+    talk.frame(FrameKind::Notice,
+               R"({"text":"container 'web' is paused: the disk\u001b is full"})");
+    talk.exit(0);
+  }));
+  const Ended ended = container({"exec", "web", "true"});
+
+  CHECK(ended.code == 0);
+  CHECK(ended.out == "out\n");
+  CHECK(ended.err == "Warning: container 'web' is paused: the disk\\x1b is full\n");
+}
+
 TEST_CASE("up tells of a service that is held, why, and that it goes on") {
   Shop shop;
   Daemon daemon([&](const Asked& asked, Talk& talk) { shop(asked, talk); });

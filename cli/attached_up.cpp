@@ -319,6 +319,7 @@ class AttachedUp {
       } else if (frame->kind == FrameKind::Failure) {
         return detach(id);
       }
+      // What a `Notice` says, the notices of the project say as well.
     }
     return {};
   }

@@ -79,6 +79,7 @@ Result<> show_frame(const api::Frame& frame) {
     }
     case api::FrameKind::Exit:
     case api::FrameKind::Started:
+    case api::FrameKind::Notice:
     case api::FrameKind::Stdin:
     case api::FrameKind::StdinEnd:
     case api::FrameKind::Resize:

@@ -136,6 +136,7 @@ class Link {
       case FrameKind::Stdout: return show(STDOUT_FILENO, std::move(frame.payload));
       case FrameKind::Stderr: return show(STDERR_FILENO, std::move(frame.payload));
       case FrameKind::Started: return note_start();
+      case FrameKind::Notice: return show_notice(frame.payload);
       case FrameKind::Exit: {
         if (awaits_start_) note_start();  // What has ended had begun.
         const auto exit = base::parse_json(frame.payload);
@@ -179,6 +180,15 @@ class Link {
     output_ = std::move(bytes);
     output_fd_ = fd;
     written_ = 0;
+  }
+
+  /// A terminal that passes every key on does not return the carriage by itself either.
+  void show_notice(const std::string& payload) {
+    const auto notice = base::parse_json(payload);
+    const std::string text = notice ? base::json_string_or(*notice, "text", "") : "";
+    const char* end = terminal_.is_raw() ? "\r\n" : "\n";
+    show(STDERR_FILENO,
+         fmt::format("{0}Warning: {1}{2}", terminal_.is_raw() ? end : "", printable(text), end));
   }
 
   void write_output() {

@@ -42,6 +42,7 @@ class RawTerminal {
   /// Does nothing where stdin is no terminal. Again after a stop by job control: once more.
   void enter();
   void leave();
+  bool is_raw() const { return before_.has_value(); }
 
  private:
   std::optional<termios> before_;

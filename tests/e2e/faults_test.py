@@ -255,6 +255,7 @@ class FullDiskUnderGuests(SmallDisk):
             home.run("run", "-d", "--init", "--name", name, "--network", "none", IMAGE, "sh", "-c",
                      WRITER)
         self.fill()
+        attached = home.open("exec", "victim", "sleep", "1000")
         for name in ("writer", "victim", "killed"):
             home.run("exec", "-d", name, "touch", "/go")
         for name in ("writer", "victim", "killed"):
@@ -269,6 +270,8 @@ class FullDiskUnderGuests(SmallDisk):
         began = time.monotonic()
         home.run("stop", "victim")
         home.run("rm", "victim")
+        self.assertIn(b"Warning: container 'victim' is paused: the host's disk is full",
+                      attached.communicate(timeout=20)[1])
         home.run("kill", "killed")
         wait_until(lambda: home.status("killed") == "stopped", "the killed one to end")
         self.assertLess(time.monotonic() - began, 10, "nobody waits for a guest that cannot run")
