@@ -11,7 +11,7 @@ podman with crun, docker and gVisor in one run. Usage: bench/start_bench.py [BUI
              machines at once: the time for each may not grow
   stack      `up` and `down` of 20 services: at most 0.5 times docker-compose
   memory     proportional set size of QEMU for 1, 10 and 50 idle containers: at most 60 MB each
-             beyond the first
+             beyond the first; what they take of the processors
   cold       a boot without a template: at most 1.2 times bare QEMU
 
 Peers come from the distribution's packages; what cannot run is told. Times are wall time; where a
@@ -22,6 +22,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests/e2e")]
@@ -36,6 +37,8 @@ PARTS = sys.argv[3:]
 AT_ONCE = 20
 KNOWN = 100
 SERVICES = 20
+SETTLED_S = 60
+WATCHED_S = 20
 IMAGE = system.IMAGE
 NO_NETWORK = ("--network", "none")
 
@@ -175,6 +178,12 @@ class Bench:
             sizes = [proportional_kib(pid) / 1024 for pid in machines]
             self.table.row(f"QEMU of an idle container, of {number + 1}", sizes, unit="MB", scale=1,
                            against=[60.0] if number else None, limit=1.0)
+        time.sleep(SETTLED_S)
+        begun = {pid: processor_seconds(pid) for pid in machines}
+        time.sleep(WATCHED_S)
+        self.table.row("processor time of each, a minute later",
+                       [(processor_seconds(pid) - begun[pid]) / WATCHED_S for pid in machines],
+                       unit="ms a second")
         self.ours.run("rm", "-f", *[f"idle{number}" for number in range(50)])
 
     def cold(self):
@@ -197,6 +206,12 @@ def busy_seconds(call):
     begun = busy()
     call()
     return busy() - begun
+
+
+def processor_seconds(pid):
+    """What all threads of a process have had of the processors."""
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
 
 def resident_kib(pid):

@@ -20,7 +20,7 @@ std::string layer_folder(uint32_t partition);
 /// The image's layers, each a partition, lowest first; one empty folder if there is none.
 base::Result<std::vector<std::string>> mount_layers(const std::vector<uint32_t>& partitions,
                                                     const std::string& image_disk);
-base::Result<> mount_scratch(const std::string& disk, const MountOptions& options);
+base::Result<> mount_scratch(const std::string& disk, MountOptions options);
 
 /// A new filesystem at `target` in the root, which is made if it is missing.
 base::Result<> mount_at(int root, const std::string& target, const std::string& type,

@@ -86,6 +86,8 @@ Result<> mount_early() {
   // The kernel asks for modules by this name; it is us.
   if (::symlink("/init", "/sbin/modprobe") != 0 && errno != EEXIST)
     return fail_errno(errno, "/sbin/modprobe");
+  // Else a thread looks twice a second whether memory should be compacted, in each idle machine.
+  TRY(write_setting("/proc/sys/vm/compaction_proactiveness", "0"));
   // In its own VM a container may use every port and ping as any user.
   TRY(write_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
   TRY(write_setting("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"));
