@@ -16,23 +16,26 @@
 #include <unistd.h>
 
 #include "runtime/launch/confine.h"
+#include "runtime/launch/environment.h"
 
 namespace {
+
+std::vector<char*> words_of(std::vector<std::string>& words) {
+  std::vector<char*> made;
+  for (std::string& word : words) made.push_back(word.data());
+  made.push_back(nullptr);
+  return made;
+}
 
 base::Result<> launch(int count, char** values) {
   runtime::LaunchRequest request =
       TRY(runtime::parse_launch(std::vector<std::string>(values + 1, values + count)));
   TRY(runtime::confine(request));
-  // Nothing is inherited but the name of the system it belongs to, for whoever lists processes.
   const char* system = std::getenv("CONTAINER_APP_ROOT");
-  std::string belongs = std::string("CONTAINER_APP_ROOT=") + (system != nullptr ? system : "");
-  std::string preload = "LD_PRELOAD=" + request.preload;
-  char* const environment[] = {const_cast<char*>("LC_ALL=C"), belongs.data(),
-                               request.preload.empty() ? nullptr : preload.data(), nullptr};
-  std::vector<char*> arguments;
-  for (std::string& word : request.program) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  ::execve(arguments[0], arguments.data(), environment);
+  std::vector<std::string> environment =
+      runtime::launch_environment(system != nullptr ? system : "", request.preload);
+  ::execve(request.program[0].c_str(), words_of(request.program).data(),
+           words_of(environment).data());
   return base::fail_errno(errno, "start " + request.program[0]);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/deadline.h"
 #include "base/limits.h"
+#include "runtime/launch/environment.h"
 #include "runtime/seed/message.h"
 
 namespace runtime {
@@ -49,8 +50,7 @@ Result<> Seed::start() {
   const UniqueFd theirs(ends[1]);
   process_ =
       TRY(base::spawn({.arguments = {options_.program, seed_mark + std::string(padding_bytes, '-')},
-                       .environment = {"LC_ALL=C", "CONTAINER_APP_ROOT=" + options_.system,
-                                       "LD_PRELOAD=" + options_.library},
+                       .environment = launch_environment(options_.system, options_.library),
                        .descriptors = {{theirs.get(), seed_socket}}}));
   socket_ = std::move(ours);
   return {};
