@@ -212,10 +212,23 @@ Result<spec::Stack> load_valid_stack(const Context& context, const Parsed& parse
   return std::move(*TRY(load_valid_files(context, parsed)).stack);
 }
 
+namespace {
+
+Result<std::string> name_in_files(const Context& context, const Parsed& parsed) {
+  return TRY(valid(TRY(read_files(context, parsed)))).stack->name;
+}
+
+}  // namespace
+
 Result<std::string> project_of(const Context& context, const Parsed& parsed) {
   std::string name = parsed.value("project-name").value_or("");
   if (name.empty()) name = variable(context, "COMPOSE_PROJECT_NAME");
-  if (name.empty()) return TRY(valid(TRY(read_files(context, parsed)))).stack->name;
+  if (name.empty()) {
+    Result<std::string> found = name_in_files(context, parsed);
+    if (found) return found;
+    return base::fail(found.error().code(), "{} (--project-name NAME needs no file)",
+                      found.error().to_string());
+  }
   TRY_DURING(base::check_project_name(name), "--project-name");
   return name;
 }

@@ -100,6 +100,25 @@ TEST_CASE("what is wrong behind COMPOSE_FILE is told with its place, and once") 
                     folder.path()));
 }
 
+TEST_CASE("a down that finds no good file says how to do without one") {
+  const Folder folder;
+  folder.write("shop/compose.yaml", "services:\n  web: {imagee: busybox}\n");
+  folder.write("nothing/here", "");
+  Daemon daemon([](const Asked& asked, Talk& talk) {
+    CHECK(base::json_string_or(asked.body, "project", "") == "shop");
+    talk.begin_lines();
+    talk.result(true);
+  });
+
+  const std::string hint = "(--project-name NAME needs no file)";
+  const Ended broken = container({"down"}, folder.path() + "/shop");
+  CHECK(broken.code == 1);
+  CHECK(has(broken.err, "compose.yaml:2:"));
+  CHECK(has(broken.err, hint));
+  CHECK(has(container({"down"}, folder.path() + "/nothing").err, hint));
+  CHECK(container({"down", "-p", "shop"}, folder.path() + "/shop").code == 0);
+}
+
 TEST_CASE("a broken configuration of registries keeps no stack from going down") {
   const Folder folder;
   folder.write("shop/compose.yaml", service("web"));
