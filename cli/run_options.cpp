@@ -372,7 +372,7 @@ std::vector<Flag> machine_flags() {
       {"hostname", '\0', "NAME", "Host name inside"},
       {"init", '\0', "", "Run a tiny init that passes signals on and reaps"},
       {"read-only", '\0', "", "Make the root folder read-only"},
-      {"privileged", '\0', "", "Give every capability"},
+      {"privileged", '\0', "", "Give every capability and device"},
       {"cap-add", '\0', "CAPABILITY", "Add a capability"},
       {"cap-drop", '\0', "CAPABILITY", "Take a capability away"},
       {"ulimit", '\0', "TYPE=SOFT[:HARD]", "Set a resource limit"},
