@@ -175,7 +175,7 @@ ImageService::Reply ImageService::disk_use(const HttpRequest&) {
   }
   DiskUse volumes;
   for (const auto& [name, record] : actual.volumes)
-    volumes.add(allocated_tree_bytes(folders_.volume(name)), mounted.contains(name));
+    volumes.add(allocated_tree_bytes(folders_.volume_data(name)), mounted.contains(name));
   return json_reply(
       {{"images", to_json(DiskUse{.total = images.total,
                                   .active = images.active,

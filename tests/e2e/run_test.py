@@ -135,6 +135,10 @@ class Run(SystemTest):
         self.assertRegex(first.stdout, "^leaver-[^\n]+\n$")
         self.assertRegex(first.stderr, r"Reclaimed 3\.\d MB in disk space")
         self.assertIn("named\n", home.output("volume", "ls", "-q"))
+        # What a prune would give back is what `system df` says: the data, not our folder around it.
+        empty = home.app_root / "volumes/named/data"
+        self.assertEqual(home.json("system", "df", "--format", "json")["volumes"]["reclaimable"],
+                         empty.stat().st_blocks * 512)
         self.assertIn("named\n", home.output("volume", "prune", "--all"))
         self.assertEqual(home.output("volume", "ls", "-q"), "")
         self.assertEqual(home.output("network", "prune"), "unused\n")
