@@ -121,9 +121,9 @@ Result<image::Descriptor> BuildImages::fetch_cache(const std::string& reference,
   const registry::Pulled pulled =
       TRY(registries_.pull_image(std::move(request), access, notes_of(note, latest), cancel.own()));
   note(fmt::format("pulled {}: {}", pulled.digest, line_of(latest)));
-  return image::Descriptor{.media_type = image::manifest_media_type,
-                           .digest = pulled.digest,
-                           .size = TRY(images_.store().size_of(pulled.digest))};
+  const uint64_t size = TRY(images_.store().size_of(pulled.digest));
+  return image::Descriptor{
+      .media_type = image::manifest_media_type, .digest = pulled.digest, .size = size};
 }
 
 Result<> BuildImages::push_cache(const std::string& reference, const image::Descriptor& packed,

@@ -210,25 +210,33 @@ Result<Command> read_start(const json& object) {
 }
 
 Result<Command> read_stop(const json& object) {
-  return StopCommand{.chosen = TRY(read_chosen(object)),
-                     .signal = TRY(read_signal(object)),
-                     .grace_ms = TRY(read_milliseconds(object, "grace_ms"))};
+  StopCommand stop;
+  stop.chosen = TRY(read_chosen(object));
+  stop.signal = TRY(read_signal(object));
+  stop.grace_ms = TRY(read_milliseconds(object, "grace_ms"));
+  return stop;
 }
 
 Result<Command> read_kill(const json& object) {
-  return KillCommand{.chosen = TRY(read_chosen(object)),
-                     .signal = TRY(read_signal(object)).value_or("KILL")};
+  KillCommand kill;
+  kill.chosen = TRY(read_chosen(object));
+  kill.signal = TRY(read_signal(object)).value_or("KILL");
+  return kill;
 }
 
 Result<Command> read_restart(const json& object) {
-  return RestartCommand{.chosen = TRY(read_chosen(object)),
-                        .grace_ms = TRY(read_milliseconds(object, "grace_ms"))};
+  RestartCommand restart;
+  restart.chosen = TRY(read_chosen(object));
+  restart.grace_ms = TRY(read_milliseconds(object, "grace_ms"));
+  return restart;
 }
 
 Result<Command> read_remove(const json& object) {
-  return RemoveCommand{.chosen = TRY(read_chosen(object)),
-                       .force = TRY(read_flag(object, "force")),
-                       .volumes = TRY(read_flag(object, "volumes"))};
+  RemoveCommand remove;
+  remove.chosen = TRY(read_chosen(object));
+  remove.force = TRY(read_flag(object, "force"));
+  remove.volumes = TRY(read_flag(object, "volumes"));
+  return remove;
 }
 
 Result<Command> read_create_network(const json& object) {

@@ -175,10 +175,11 @@ RegistryService::Reply RegistryService::run(Work work) {
 
 RegistryService::Reply RegistryService::pull(const HttpRequest& request) {
   const json body = TRY(body_of(request));
-  registry::PullRequest wanted{.reference = TRY(base::json_string(body, "reference")),
-                               .platform = TRY(platform_of(body)),
-                               .own = own_,
-                               .digest = base::json_string_or(body, "digest", "")};
+  registry::PullRequest wanted;
+  wanted.reference = TRY(base::json_string(body, "reference"));
+  wanted.platform = TRY(platform_of(body));
+  wanted.own = own_;
+  wanted.digest = base::json_string_or(body, "digest", "");
   if (!wanted.platform && base::json_bool_or(body, "own_platform", false)) wanted.platform = own_;
   auto access = std::make_shared<registry::Access>(TRY(access_of(body)));
   return run([this, wanted = std::move(wanted), access](const Task& task) -> Result<json> {
@@ -191,9 +192,9 @@ RegistryService::Reply RegistryService::pull(const HttpRequest& request) {
 
 RegistryService::Reply RegistryService::push(const HttpRequest& request) {
   const json body = TRY(body_of(request));
-  registry::PushRequest wanted{.reference = TRY(base::json_string(body, "reference")),
-                               .platform = TRY(platform_of(body)),
-                               .root = {}};
+  registry::PushRequest wanted;
+  wanted.reference = TRY(base::json_string(body, "reference"));
+  wanted.platform = TRY(platform_of(body));
   auto access = std::make_shared<registry::Access>(TRY(access_of(body)));
   return run([this, wanted = std::move(wanted), access](const Task& task) -> Result<json> {
     const registry::Pushed pushed = TRY(push_image(wanted, *access, task.observer, task.cancel));

@@ -77,8 +77,11 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 }  // namespace
 
 Result<ProcessIdentity> identify_process(int64_t pid) {
-  return ProcessIdentity{
-      .pid = pid, .start_ticks = TRY(start_ticks_of(pid)), .boot_id = TRY(boot_id())};
+  ProcessIdentity identity;
+  identity.pid = pid;
+  identity.start_ticks = TRY(start_ticks_of(pid));
+  identity.boot_id = TRY(boot_id());
+  return identity;
 }
 
 Result<ProcessIdentity> spawn(const SpawnOptions& options) {

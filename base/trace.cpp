@@ -46,10 +46,11 @@ nlohmann::json to_json(const Span& span) {
 }
 
 Result<Span> span_from_json(const nlohmann::json& json) {
-  const Span span{.where = TRY(json_string(json, "where")),
-                  .what = TRY(json_string(json, "what")),
-                  .begin_ns = TRY(json_int(json, "begin_ns")),
-                  .end_ns = TRY(json_int(json, "end_ns"))};
+  Span span;
+  span.where = TRY(json_string(json, "where"));
+  span.what = TRY(json_string(json, "what"));
+  span.begin_ns = TRY(json_int(json, "begin_ns"));
+  span.end_ns = TRY(json_int(json, "end_ns"));
   for (const int64_t ns : {span.begin_ns, span.end_ns})
     if (ns < -span_ns_max || ns > span_ns_max)
       return fail(ErrorCode::InvalidArgument, "{} ns is no time of a span", ns);

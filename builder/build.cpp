@@ -164,7 +164,8 @@ class Build {
     for (const char* name : {"Dockerfile", "Containerfile"}) {
       Result<std::string> text = read_text(*context_.whole, name);
       if (!text && text.error().code() == ErrorCode::NotFound) continue;
-      state_.source = {.name = name, .text = TRY(std::move(text))};
+      state_.source.text = TRY(std::move(text));
+      state_.source.name = name;
       return {};
     }
     return base::fail(ErrorCode::NotFound,

@@ -89,9 +89,10 @@ Result<CachePlace> parse_cache_place(std::string_view text, std::string_view fol
                       base::escape_controls(type));
   if (fields[place].empty())
     return base::fail(ErrorCode::InvalidArgument, "'{}=' is missing", place);
-  if (type == "registry")
-    return CachePlace{.kind = CachePlace::Kind::Registry,
-                      .place = TRY(image::parse_reference(fields[place])).full()};
+  if (type == "registry") {
+    const image::Reference reference = TRY(image::parse_reference(fields[place]));
+    return CachePlace{.kind = CachePlace::Kind::Registry, .place = reference.full()};
+  }
   if (!fields[place].starts_with('/'))
     return base::fail(ErrorCode::InvalidArgument, "{} must be an absolute path", place);
   return CachePlace{.kind = CachePlace::Kind::Local, .place = fields[place]};

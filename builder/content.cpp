@@ -52,10 +52,9 @@ Result<Root> Content::image(const ImageWanted& wanted, const StepNote& note) {
   const image::Variant variant =
       TRY(image::choose_variant(ports_.store, reference, found, wanted.platform));
   const image::Manifest manifest = TRY(image::read_manifest(ports_.store, variant.descriptor));
-  Root root{.digest = variant.descriptor.digest,
-            .config = TRY(ImageConfig::from_json(TRY(image::read_json(
-                ports_.store, manifest.config, base::limits::image_config_bytes_max)))),
-            .layers = {}};
+  ImageConfig config = TRY(ImageConfig::from_json(
+      TRY(image::read_json(ports_.store, manifest.config, base::limits::image_config_bytes_max))));
+  Root root{.digest = variant.descriptor.digest, .config = std::move(config), .layers = {}};
   const std::vector<std::string> diff_ids = root.config.diff_ids();
   if (diff_ids.size() != manifest.layers.size())
     return base::fail(ErrorCode::InvalidArgument,

@@ -304,8 +304,9 @@ Result<FetchedFile> fetch_url(const std::string& url, const std::string& checksu
                       digest, base::escape_controls(checksum));
   curl_off_t modified = -1;
   curl_easy_getinfo(curl.get(), CURLINFO_FILETIME_T, &modified);
+  std::shared_ptr<const Tree> tree = TRY(open_folder_tree(folder));
   return FetchedFile{.name = name_in(url),
-                     .tree = TRY(open_folder_tree(folder)),
+                     .tree = std::move(tree),
                      .path = "file",
                      .modified_s = std::max<int64_t>(0, modified)};
 }

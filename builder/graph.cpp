@@ -135,8 +135,10 @@ class GraphMaker {
       return Origin{.kind = Origin::Kind::Context, .node = 0, .name = name};
     }
     const auto stage = stage_named(name, before);
-    if (stage && (numbers || !number_of(name)))
-      return Origin{.kind = Origin::Kind::Stage, .node = TRY(node(*stage, target)), .name = name};
+    if (stage && (numbers || !number_of(name))) {
+      const size_t made = TRY(node(*stage, target));
+      return Origin{.kind = Origin::Kind::Stage, .node = made, .name = name};
+    }
     if (name == "scratch") return Origin{.kind = Origin::Kind::Scratch, .node = 0, .name = name};
     return Origin{.kind = Origin::Kind::Image, .node = 0, .name = name};
   }

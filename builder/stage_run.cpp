@@ -216,11 +216,9 @@ class StageRun {
     whole.link = true;
     whole.source_name = source_name(mount.from);
     const auto selection = TRY(select_copy(whole));
-    return TreeSource{.mount = &mount,
-                      .key = TRY(copy_key(*selection)),
-                      .tree = tree,
-                      .path = path,
-                      .selection = selection};
+    const std::string key = TRY(copy_key(*selection));
+    return TreeSource{
+        .mount = &mount, .key = key, .tree = tree, .path = path, .selection = selection};
   }
 
   // ---- COPY, ADD, WORKDIR ----------------------------------------------------------------------
@@ -317,10 +315,10 @@ class StageRun {
 
   Result<CacheEntry> place(const CopyRequest& request, bool& cached) {
     const auto selection = TRY(select_copy(request));
-    const std::string key =
-        key_of({"copy", parent(), TRY(copy_key(*selection)), request.target, request.working_dir,
-                request.chown, request.chmod,
-                fmt::format("{} {} {}", request.link, request.parents, request.unpack)});
+    const std::string content = TRY(copy_key(*selection));
+    const std::string key = key_of(
+        {"copy", parent(), content, request.target, request.working_dir, request.chown,
+         request.chmod, fmt::format("{} {} {}", request.link, request.parents, request.unpack)});
     return cached_or(key, cached, [&]() -> Result<LayerRef> {
       const auto below = TRY(state_.content.open_root(root_->layers));
       return store(TRY(place_copy(selection, below.get(), below.get())));

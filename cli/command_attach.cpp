@@ -220,10 +220,10 @@ Result<int> start(Context& context, const Parsed& parsed) {
 Result<json> exec_request(const Context& context, const Parsed& parsed) {
   json body = {
       {"arguments", std::vector<std::string>(parsed.arguments.begin() + 1, parsed.arguments.end())},
-      {"environment", TRY(read_environment(parsed, context.surroundings))},
       {"terminal", parsed.has("tty")},
       {"stdin_open", parsed.has("interactive") && !parsed.has("detach")},
   };
+  body["environment"] = TRY(read_environment(parsed, context.surroundings));
   if (const auto folder = parsed.value("workdir")) body["working_dir"] = *folder;
   if (const auto user = TRY(read_user(parsed))) body["user"] = *user;
   const TerminalSize size = terminal_size();

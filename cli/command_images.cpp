@@ -118,8 +118,8 @@ Result<int> save(Context& context, const Parsed& parsed) {
   Request request;
   request.method = "POST";
   request.target = "/v1/images/save";
-  request.body = base::dump_json(
-      {{"references", TRY(names_of(context, parsed))}, {"platform", platform_of(parsed)}});
+  const std::vector<std::string> names = TRY(names_of(context, parsed));
+  request.body = base::dump_json({{"references", names}, {"platform", platform_of(parsed)}});
   std::string references;
   for (const std::string& reference : parsed.arguments)
     references += base::escape_controls(reference) + "\n";

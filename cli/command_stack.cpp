@@ -64,8 +64,8 @@ Result<json> up_options(const Parsed& parsed) {
       {"no_dependencies", parsed.has("no-deps")},
       {"remove_orphans", parsed.has("remove-orphans")},
       {"wait", parsed.has("wait")},
-      {"scale", TRY(scale_of(parsed))},
   };
+  options["scale"] = TRY(scale_of(parsed));
   if (const auto wait_ms = TRY(seconds_of(parsed, "wait-timeout")))
     options["wait_timeout_ms"] = *wait_ms;
   if (const auto grace_ms = TRY(seconds_of(parsed, "timeout")))
@@ -189,9 +189,10 @@ Result<int> up_saved_plan(const Context& context, const Parsed& parsed) {
     TRY(apply_all(context, command, Show::All));
     return 0;
   }
+  const std::optional<int64_t> grace_ms = TRY(seconds_of(parsed, "timeout"));
   return show_attached(context, {.project = plan.project,
                                  .first = {.commands = {command}, .services = {}},
-                                 .stop_grace_ms = TRY(seconds_of(parsed, "timeout")),
+                                 .stop_grace_ms = grace_ms,
                                  .watched = {},
                                  .again = {}});
 }

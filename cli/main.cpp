@@ -18,9 +18,10 @@ using base::Result;
 Result<cli::Context> make_context() {
   api::Paths paths = TRY(api::find_paths());
   cli::HttpClient client(paths.api_socket());
+  cli::Surroundings surroundings = TRY(cli::our_surroundings());
   return cli::Context{.paths = std::move(paths),
                       .client = std::move(client),
-                      .surroundings = TRY(cli::our_surroundings()),
+                      .surroundings = std::move(surroundings),
                       .root = &cli::root_command()};
 }
 

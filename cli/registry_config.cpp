@@ -240,11 +240,11 @@ Flag downloads_flag() {
 Result<json> registry_access(const Surroundings& surroundings, const RegistryConfig& config,
                              const Parsed& parsed, const std::vector<std::string>& references) {
   json access = {{"scheme", parsed.value("scheme").value_or("auto")},
-                 {"max_concurrent_downloads", TRY(downloads_of(parsed))},
                  {"dns_domain", config.dns_domain},
                  {"credentials", json::object()},
                  {"hosts", json::object()},
                  {"proxy", proxies(surroundings)}};
+  access["max_concurrent_downloads"] = TRY(downloads_of(parsed));
   std::vector<std::string> hosts;
   const auto want = [&](const std::string& host) {
     if (std::find(hosts.begin(), hosts.end(), host) == hosts.end()) hosts.push_back(host);

@@ -61,10 +61,12 @@ Result<files::ServerOptions> read_configuration(int fd) {
   options.mapped_ownership = base::json_bool_or(json, "mapped_ownership", false);
   if (!json.contains("shares") || !json["shares"].is_array())
     return base::fail(ErrorCode::InvalidArgument, "'shares' must be a list");
-  for (const nlohmann::json& share : json["shares"])
-    options.shares.push_back({.name = TRY(base::json_string(share, "name")),
-                              .path = TRY(base::json_string(share, "path")),
-                              .read_only = base::json_bool_or(share, "read_only", false)});
+  for (const nlohmann::json& entry : json["shares"]) {
+    auto& share = options.shares.emplace_back();
+    share.name = TRY(base::json_string(entry, "name"));
+    share.path = TRY(base::json_string(entry, "path"));
+    share.read_only = base::json_bool_or(entry, "read_only", false);
+  }
   return options;
 }
 

@@ -260,7 +260,8 @@ Result<> Archive::read_docker_manifest() {
   if (!docker_->is_array()) return fail(ErrorCode::InvalidArgument, "it is no list");
   for (const json& entry : *docker_) {
     if (!entry.is_object()) return fail(ErrorCode::InvalidArgument, "an image is no object");
-    ArchiveImage image{.references = {}, .descriptor = TRY(docker_image(entry))};
+    ArchiveImage image;
+    image.descriptor = TRY(docker_image(entry));
     const auto tags = entry.find("RepoTags");
     if (tags != entry.end() && tags->is_array())
       for (const json& tag : *tags)

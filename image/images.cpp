@@ -304,7 +304,8 @@ Result<Removed> StoredImages::remove(const std::string& reference, bool force) {
                 base::escape_controls(reference), base::join(names, ", "));
   TRY(store_->untag(names));
   if (names.empty()) names.push_back(image.first);  // by its digest, and nothing named it
-  return Removed{.references = std::move(names), .reclaimed_bytes = TRY(store_->collect()).bytes};
+  const uint64_t reclaimed = TRY(store_->collect()).bytes;
+  return Removed{.references = std::move(names), .reclaimed_bytes = reclaimed};
 }
 
 Result<Removed> StoredImages::prune(bool all) {
@@ -360,7 +361,9 @@ Result<ImageUse> StoredImages::use() {
   std::set<std::string> digests;
   for (const auto& [name, descriptor] : store_->tags()) digests.insert(descriptor.digest);
   const std::set<std::string> used = TRY(store_->users());
-  ImageUse use{.total = digests.size(), .active = 0, .space = TRY(store_->space())};
+  ImageUse use;
+  use.total = digests.size();
+  use.space = TRY(store_->space());
   for (const std::string& digest : digests) use.active += used.contains(digest) ? 1 : 0;
   return use;
 }

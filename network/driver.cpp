@@ -320,13 +320,13 @@ base::Result<reconciler::NetworkLease> NetworkDriver::lease(
   if (request.ipv4_address) call["ipv4_address"] = *request.ipv4_address;
   if (request.mac_address) call["mac_address"] = *request.mac_address;
   Reply reply = TRY(state_->call(request.network, call));
-  reconciler::NetworkLease lease{
-      .network = request.network,
-      .address = TRY(base::json_string(reply.value, "address")),
-      .gateway = TRY(base::json_string(reply.value, "gateway")),
-      .dns_server = TRY(base::json_string(reply.value, "dns_server")),
-      .mac = TRY(base::json_string(reply.value, "mac")),
-      .mtu = static_cast<uint32_t>(base::json_int_or(reply.value, "mtu", guest_mtu))};
+  reconciler::NetworkLease lease;
+  lease.network = request.network;
+  lease.address = TRY(base::json_string(reply.value, "address"));
+  lease.gateway = TRY(base::json_string(reply.value, "gateway"));
+  lease.dns_server = TRY(base::json_string(reply.value, "dns_server"));
+  lease.mac = TRY(base::json_string(reply.value, "mac"));
+  lease.mtu = static_cast<uint32_t>(base::json_int_or(reply.value, "mtu", guest_mtu));
   if (!reply.descriptors.empty())
     lease.tap = std::make_shared<base::UniqueFd>(std::move(reply.descriptors.front()));
   return lease;

@@ -341,10 +341,11 @@ base::Result<base::UniqueFd> Service::State::tap_for(const Lease& lease) {
 }
 
 base::Result<Answer> Service::State::lease(const json& call) {
-  reconciler::LeaseRequest request{.network = network.name,
-                                   .container = TRY(base::json_string(call, "container")),
-                                   .ipv4_address = optional_text(call, "ipv4_address"),
-                                   .mac_address = optional_text(call, "mac_address")};
+  reconciler::LeaseRequest request;
+  request.network = network.name;
+  request.container = TRY(base::json_string(call, "container"));
+  request.ipv4_address = optional_text(call, "ipv4_address");
+  request.mac_address = optional_text(call, "mac_address");
   for (const json& name : call.value("names", json::array()))
     if (name.is_string()) request.names.push_back(name.get<std::string>());
   if (request.container.empty() || request.names.size() > names_per_container_max)

@@ -267,10 +267,11 @@ base::Result<Lease*> reserve(NetworkState& state, const reconciler::LeaseRequest
   if (state.leases.size() >= leases_max)
     return fail(ErrorCode::NoSpace, "network '{}' already has {} containers", state.name,
                 leases_max);
-  Lease lease{.container = request.container,
-              .address = TRY(choose_address(state, request.ipv4_address)),
-              .mac = TRY(choose_mac(state, request)),
-              .names = request.names};
+  Lease lease;
+  lease.container = request.container;
+  lease.address = TRY(choose_address(state, request.ipv4_address));
+  lease.mac = TRY(choose_mac(state, request));
+  lease.names = request.names;
   state.leases.push_back(std::move(lease));
   return &state.leases.back();
 }

@@ -77,6 +77,54 @@ def function_lengths(lines):
             open_at = None
 
 
+def without_literals(text: str) -> str:
+    """Comments and literals as white space, every line where it was."""
+    literal = (r'//[^\n]*|/\*.*?\*/|R"\((?:.|\n)*?\)"|"(?:\\.|[^"\\\n])*"'
+               r"|'(?:\\.|[^'\\\n])'")
+    return re.sub(literal, lambda found: re.sub(r"[^\n]", " ", found.group()), text, flags=re.S)
+
+
+class Braces:
+    """A pair of braces that is open: a block, or an initializer if no `;` is its own."""
+
+    def __init__(self):
+        self.element = 0
+        self.is_block = False
+        self.tries = []  # (place, element) of each TRY whose function this pair is in
+
+
+def tries_in_initializers(text: str):
+    """Line numbers of each TRY that is not in the first element of an initializer's braces."""
+    text = without_literals(text)
+    opened, found = [], []  # `opened` holds None for ( and [
+    for token in re.finditer(r"[{}()\[\],;]|\bTRY(?:_DURING)?\(", text):
+        kind = token.group()
+        top = opened[-1] if opened else None
+        if kind == "{":
+            opened.append(Braces())
+        elif kind in "([" or kind.startswith("TRY"):
+            if kind.startswith("TRY"):
+                for braces in filter(None, opened):
+                    braces.tries.append((token.start(), braces.element))
+            opened.append(None)
+        elif kind in ")]":
+            if opened and top is None:
+                opened.pop()
+        elif kind == "," and top is not None:
+            top.element += 1
+        elif kind == ";" and top is not None:
+            top.is_block = True
+        elif kind == "}" and top is not None:
+            opened.pop()
+            if top.is_block:  # A lambda's, in an initializer: TRY leaves the lambda, not the braces.
+                inside = {place for place, _ in top.tries}
+                for braces in filter(None, opened):
+                    braces.tries = [one for one in braces.tries if one[0] not in inside]
+            else:
+                found += [place for place, element in top.tries if element > 0]
+    return sorted({text.count("\n", 0, place) + 1 for place in found})
+
+
 def check_own_header(path: str, text: str):
     """The build's header_check leaves out headers that are the first thing their .cpp includes."""
     header = path.removesuffix(".cpp") + ".h"
@@ -110,6 +158,8 @@ def check_text(path: str, text: str):
         for pattern, reason in BANNED:
             if pattern.search(code):
                 yield number, reason
+    for number in tries_in_initializers(text):
+        yield number, "a TRY after another element in braces: what was made before it would leak"
     if not is_test:
         for number, length in function_lengths(lines):
             if length > FUNCTION_LINES_MAX:

@@ -41,6 +41,28 @@ class Form(unittest.TestCase):
         self.assertEqual(messages("base/a.h", "int x;\n"), ["a header without #pragma once"])
 
 
+class Tries(unittest.TestCase):
+    def lines(self, text):
+        return tidy.tries_in_initializers(text)
+
+    def test_a_later_element_is_refused(self):
+        self.assertEqual(self.lines("f() {\n  return A{.a = TRY(x()),\n           .b = TRY(y())};\n}\n"),
+                         [3])
+        self.assertEqual(self.lines('f() {\n  use({{"a", b}, {"c", TRY(d(1, 2))}});\n}\n'), [2])
+
+    def test_the_first_element_has_nothing_before_it(self):
+        self.assertEqual(self.lines("f() { return A{.a = TRY(x(1, 2)), .b = 3}; }\n"), [])
+
+    def test_arguments_are_destroyed(self):
+        self.assertEqual(self.lines("f() { call(a, TRY(x())); B b(a, TRY(y())); }\n"), [])
+
+    def test_a_lambda_is_left_alone(self):
+        self.assertEqual(self.lines("f() { A a{.n = 1, .f = [] { return TRY(x()); }}; }\n"), [])
+
+    def test_what_is_quoted_is_no_code(self):
+        self.assertEqual(self.lines("f() { A a{.n = 1, .s = \"TRY(x)\"}; }  // {1, TRY(x)}\n"), [])
+
+
 class OwnHeader(unittest.TestCase):
     def found(self, text):
         return [message for _, message in tidy.check_own_header("base/a.cpp", text)]

@@ -84,10 +84,12 @@ Result<HostSettings> settings_from_json(const json& object) {
 Result<Credential> credential_from_json(const json& object) {
   if (!object.is_object())
     return fail(ErrorCode::InvalidArgument, "the credentials of a registry must be an object");
-  return Credential{.username = TRY(text(object, "username")),
-                    .password = TRY(text(object, "password")),
-                    .identity_token = TRY(text(object, "identity_token")),
-                    .registry_token = TRY(text(object, "registry_token"))};
+  Credential credential;
+  credential.username = TRY(text(object, "username"));
+  credential.password = TRY(text(object, "password"));
+  credential.identity_token = TRY(text(object, "identity_token"));
+  credential.registry_token = TRY(text(object, "registry_token"));
+  return credential;
 }
 
 /// `host:port` and `[::1]:port` without the port and the brackets.

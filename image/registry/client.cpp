@@ -167,7 +167,9 @@ Result<Answer> Repository::attempt(const Ask& ask) {
     const bool own = parts.authority == endpoint_.authority && parts.scheme == endpoint_.scheme;
     const auto used = own ? authorizer_.header(scope_of(ask)) : std::nullopt;
     if (ask.rewind) ask.rewind();
-    Answer answer{.head = {}, .exchange = TRY(start(ask, url)), .url = url};
+    Answer answer;
+    answer.exchange = TRY(start(ask, url));
+    answer.url = url;
     answer.head = TRY(answer.exchange->head());
     if (own) note_reach(answer.head.reached);
     if (answer.head.status == 401 && own && challenges_left-- > 0) {

@@ -33,14 +33,16 @@ Result<Verdict> cached(const ProbeRequest& request) {
       TRY(base::json_string(json, "guest")) != request.guest.folder)
     return fail(ErrorCode::NotFound, "the verdict is of another boot");
   const bool kvm = TRY(base::json_string(json, "accelerator")) == "kvm";
+  std::string reason = TRY(base::json_string(json, "reason"));
   return Verdict{.accelerator = kvm ? Accelerator::Kvm : Accelerator::Tcg,
-                 .reason = TRY(base::json_string(json, "reason"))};
+                 .reason = std::move(reason)};
 }
 
 Result<> keep(const ProbeRequest& request, const Verdict& verdict) {
+  const std::string boot = TRY(boot_id());
   return base::write_file_atomically(
       request.cache,
-      base::dump_json({{"boot_id", TRY(boot_id())},
+      base::dump_json({{"boot_id", boot},
                        {"guest", request.guest.folder},
                        {"accelerator", verdict.accelerator == Accelerator::Kvm ? "kvm" : "tcg"},
                        {"reason", verdict.reason}}));

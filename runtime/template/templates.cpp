@@ -109,9 +109,9 @@ int64_t last_used_ns(const std::string& folder) {
 
 Result<> describe(const TemplateFiles& files, uint64_t tsc_khz) {
   const base::UniqueFd memory = TRY(base::open_file(files.memory(), O_RDONLY));
-  const nlohmann::json description{{"tsc_khz", tsc_khz},
-                                   {"memory", TRY(memory_digest(memory.get()))},
-                                   {"state", TRY(file_digest(files.state()))}};
+  nlohmann::json description{{"tsc_khz", tsc_khz}};
+  description["memory"] = TRY(memory_digest(memory.get()));
+  description["state"] = TRY(file_digest(files.state()));
   return base::write_file_atomically(files.description(), base::dump_json(description));
 }
 
