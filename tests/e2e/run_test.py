@@ -123,22 +123,25 @@ class Run(SystemTest):
         self.assertIn("volume not found: filled", gone.stderr)
         self.assertFalse((home.app_root / "volumes/filled").exists())
 
+    def reclaimable_volume_bytes(self):
+        return self.system.json("system", "df", "--format", "json")["volumes"]["reclaimable"]
+
     def test_a_prune_takes_what_no_container_uses(self):
         home = self.system
         home.run("volume", "prune")
         home.run("run", "--name", "leaver", "--network", "none", "-v", "/left", IMAGE,
                  "dd", "if=/dev/zero", "of=/left/file", "bs=1M", "count=3")
         home.run("rm", "leaver")
+        # `system df` says what a prune would give back: the data, not our folder around it.
+        before = self.reclaimable_volume_bytes()
         home.run("volume", "create", "named")
+        empty = home.app_root / "volumes/named/data"
+        self.assertEqual(self.reclaimable_volume_bytes() - before, empty.stat().st_blocks * 512)
         home.run("network", "create", "unused")
         first = home.run("volume", "prune")
         self.assertRegex(first.stdout, "^leaver-[^\n]+\n$")
         self.assertRegex(first.stderr, r"Reclaimed 3\.\d MB in disk space")
         self.assertIn("named\n", home.output("volume", "ls", "-q"))
-        # What a prune would give back is what `system df` says: the data, not our folder around it.
-        empty = home.app_root / "volumes/named/data"
-        self.assertEqual(home.json("system", "df", "--format", "json")["volumes"]["reclaimable"],
-                         empty.stat().st_blocks * 512)
         self.assertIn("named\n", home.output("volume", "prune", "--all"))
         self.assertEqual(home.output("volume", "ls", "-q"), "")
         self.assertEqual(home.output("network", "prune"), "unused\n")
