@@ -25,11 +25,10 @@ class Sender {
   explicit Sender(int socket) : socket_(socket) {}
 
   Result<> send(FrameKind kind, std::string_view payload) {
-    std::string bytes;
     Result<> sent;
     {
       const std::lock_guard lock(socket_mutex_);
-      bytes = take_notes();
+      std::string bytes = take_notes();
       append_frame(bytes, kind, payload);
       sent = send_all(bytes);
     }
