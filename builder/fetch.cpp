@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -21,6 +20,7 @@
 #include "base/text.h"
 #include "builder/build_limits.h"
 #include "builder/folder_tree.h"
+#include "image/registry/curl_on_demand.h"
 
 namespace builder {
 namespace {
@@ -70,8 +70,7 @@ struct EndCurl {
 using Curl = std::unique_ptr<CURL, EndCurl>;
 
 Result<Curl> open_curl() {
-  static std::once_flag once;
-  std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
+  TRY(image::registry::load_curl());
   Curl curl(curl_easy_init());
   if (!curl) return base::fail(ErrorCode::Internal, "cannot set up a download");
   return curl;

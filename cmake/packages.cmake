@@ -9,7 +9,14 @@ pkg_check_modules(yamlcpp REQUIRED IMPORTED_TARGET yaml-cpp)
 pkg_check_modules(sqlite REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(microhttpd REQUIRED IMPORTED_TARGET libmicrohttpd)
 pkg_check_modules(nghttp2 REQUIRED IMPORTED_TARGET libnghttp2)
-pkg_check_modules(archive REQUIRED IMPORTED_TARGET libarchive)
+# Its archive file: the linker takes the readers we use. As a shared library it brings libxml2 and
+# ICU for formats of others, 1.5 MB of the daemon's memory.
+find_library(LIBARCHIVE_ARCHIVE libarchive.a REQUIRED)
+find_library(LIBLZMA_LIBRARY lzma REQUIRED)
+find_library(LIBBZ2_LIBRARY bz2 REQUIRED)
+add_library(libarchive INTERFACE)
+target_link_libraries(libarchive INTERFACE
+  ${LIBARCHIVE_ARCHIVE} ${LIBLZMA_LIBRARY} ${LIBBZ2_LIBRARY})
 pkg_check_modules(isal REQUIRED IMPORTED_TARGET libisal)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(crypto REQUIRED IMPORTED_TARGET libcrypto)
@@ -18,4 +25,4 @@ find_library(SLIRP_LIBRARY slirp REQUIRED)  # its .pc file wants glib headers th
 pkg_check_modules(cap REQUIRED IMPORTED_TARGET libcap)
 find_library(HTTP_PARSER_LIBRARY http_parser REQUIRED)
 pkg_check_modules(nftables REQUIRED IMPORTED_TARGET libnftables)
-pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(curl REQUIRED libcurl)  # its headers: see image/registry/curl_on_demand.h

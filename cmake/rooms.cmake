@@ -2,7 +2,7 @@
 # Sources are listed by name, so that no wildcard takes a test into a library.
 
 option(CONTAINER_WARNINGS_AS_ERRORS "Warnings are errors" ON)
-set(CONTAINER_SANITIZE "" CACHE STRING "Sanitizers for everything but the agent: address,undefined")
+set(CONTAINER_SANITIZE "" CACHE STRING "Sanitizers for all but the agent and what runs in QEMU: address,undefined")
 
 add_library(container_flags INTERFACE)
 target_include_directories(container_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
@@ -17,8 +17,10 @@ if(CONTAINER_WARNINGS_AS_ERRORS)
   target_compile_options(container_flags INTERFACE -Werror)
 endif()
 if(CONTAINER_SANITIZE)
-  target_compile_options(container_flags INTERFACE -fsanitize=${CONTAINER_SANITIZE} -fno-omit-frame-pointer)
-  target_link_options(container_flags INTERFACE -fsanitize=${CONTAINER_SANITIZE})
+  set(sanitized $<NOT:$<BOOL:$<TARGET_PROPERTY:CONTAINER_UNSANITIZED>>>)
+  target_compile_options(container_flags INTERFACE
+    $<${sanitized}:-fsanitize=${CONTAINER_SANITIZE}> $<${sanitized}:-fno-omit-frame-pointer>)
+  target_link_options(container_flags INTERFACE $<${sanitized}:-fsanitize=${CONTAINER_SANITIZE}>)
 endif()
 
 if(CONTAINER_FUZZ)
@@ -90,5 +92,5 @@ function(container_header_check)
     CONTAINER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CONTAINER_BINARY_DIR="${CMAKE_BINARY_DIR}")
   target_link_libraries(header_check PRIVATE container_flags fmt::fmt nlohmann_json::nlohmann_json
     spdlog::spdlog PkgConfig::uv PkgConfig::yamlcpp PkgConfig::nghttp2 PkgConfig::sqlite
-    PkgConfig::microhttpd PkgConfig::archive PkgConfig::crypto)
+    PkgConfig::microhttpd libarchive PkgConfig::crypto)
 endfunction()

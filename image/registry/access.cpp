@@ -9,6 +9,7 @@
 
 #include "base/lower_case.h"
 #include "base/text.h"
+#include "image/registry/curl_on_demand.h"
 #include "image/registry/http.h"
 
 namespace image::registry {
@@ -157,6 +158,11 @@ struct FreeUrl {
 };
 using UrlHandle = std::unique_ptr<CURLU, FreeUrl>;
 
+Result<UrlHandle> new_url() {
+  TRY(load_curl());
+  return UrlHandle(::curl_url());
+}
+
 std::string part_of(CURLU* url, CURLUPart what) {
   char* value = nullptr;
   if (::curl_url_get(url, what, &value, 0) != CURLUE_OK) return "";
@@ -184,7 +190,7 @@ bool is_link_local_host(const std::string& host) {
 std::string Endpoint::host() const { return host_of(authority); }
 
 Result<UrlParts> parse_url(const std::string& url) {
-  const UrlHandle handle(::curl_url());
+  const UrlHandle handle = TRY(new_url());
   if (::curl_url_set(handle.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK)
     return fail(ErrorCode::InvalidArgument, "'{}' is no URL", without_query(url));
   UrlParts parts;
@@ -201,7 +207,7 @@ Result<UrlParts> parse_url(const std::string& url) {
 }
 
 Result<std::string> resolve_url(const std::string& base, const std::string& location) {
-  const UrlHandle handle(::curl_url());
+  const UrlHandle handle = TRY(new_url());
   if (::curl_url_set(handle.get(), CURLUPART_URL, base.c_str(), 0) != CURLUE_OK ||
       ::curl_url_set(handle.get(), CURLUPART_URL, location.c_str(), CURLU_NON_SUPPORT_SCHEME) !=
           CURLUE_OK)

@@ -19,6 +19,7 @@
 #include "base/lower_case.h"
 #include "base/text.h"
 #include "base/uv.h"
+#include "image/registry/curl_on_demand.h"
 
 namespace image::registry {
 namespace {
@@ -221,8 +222,7 @@ class Loop {
 };
 
 Result<> Loop::open() {
-  static const CURLcode ready = ::curl_global_init(CURL_GLOBAL_DEFAULT);
-  if (ready != CURLE_OK) return fail(ErrorCode::Internal, "libcurl does not start");
+  TRY(load_curl());
   if (::uv_loop_init(&loop_) != 0) return fail(ErrorCode::Io, "cannot make an event loop");
   loop_open_ = true;
   wake_ = TRY(base::make_handle<uv_async_t>([&](uv_async_t* made) {

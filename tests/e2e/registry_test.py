@@ -106,6 +106,19 @@ class Case(unittest.TestCase):
 
 
 class RealRegistries(Case):
+    def test_the_library_that_speaks_to_registries_is_loaded_with_the_first_of_them(self):
+        def libraries():
+            maps = pathlib.Path(f"/proc/{self.ours.daemon_pid()}/maps").read_text()
+            return {name for name in ("libcurl", "libssl", "libkrb5", "libxml2", "libicu")
+                    if f"/{name}" in maps}
+
+        registry = self.registry()
+        name = f"{registry.host}/hello:1"
+        self.load(name)
+        self.assertEqual(libraries(), set())
+        self.ours.run("image", "push", name)
+        self.assertLess({"libcurl", "libssl"}, libraries())
+
     def test_what_we_push_others_read_and_what_they_push_we_read_byte_for_byte(self):
         registry = self.registry()
         name = f"{registry.host}/team/hello:1"

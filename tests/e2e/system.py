@@ -59,6 +59,11 @@ def image_archive():
     return archive
 
 
+# How programs built with sanitizers report, where the caller says so.
+SANITIZERS = {name: os.environ[name] for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
+              if name in os.environ}
+
+
 class System:
     """Folders and daemon of one system. `command` prefixes make it another user's."""
 
@@ -75,7 +80,7 @@ class System:
         self.prefix = list(prefix)
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8",
-            "XDG_RUNTIME_DIR": str(self.run_base), **root, **(environment or {})}
+            "XDG_RUNTIME_DIR": str(self.run_base), **SANITIZERS, **root, **(environment or {})}
         self.program = BUILD / "bin" / "container"
 
     def arguments(self, *words):
