@@ -2,8 +2,8 @@
 
 #include <array>
 
-// These functions need none of OpenSSL's providers, which cost a process 2 MB and some milliseconds.
-// It is the same code behind them; deprecated is the way in.
+// These functions need none of the providers of OpenSSL, which cost a process 2 MB and some ms.
+// Behind them is the same code; what is deprecated is the way in.
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
 
