@@ -21,6 +21,9 @@ namespace {
 
 using base::Result;
 
+/// A program's pages are read in few large pieces: an emulated guest pays for each request.
+constexpr uint32_t image_read_ahead_kib = 1024;
+
 /// Returns only to report what makes further life senseless.
 Result<> serve() {
   TRY(agent::mount_early());
@@ -29,6 +32,7 @@ Result<> serve() {
   TRY(loop.prepare());
   agent::Machine machine;
   machine.image_disk = TRY(agent::find_disk("image"));
+  TRY(agent::set_read_ahead(machine.image_disk, image_read_ahead_kib));
   machine.scratch_disk = TRY(agent::find_disk("scratch"));
   const std::string port_path = TRY(agent::find_port(guest::agent_port_name));
   machine.files_port = TRY(agent::find_port(guest::files_port_name));

@@ -47,7 +47,7 @@ Result<> mount_folder(const char* type, const char* folder, unsigned long flags,
   return {};
 }
 
-Result<> write_setting(const char* path, std::string_view value) {
+Result<> write_setting(const std::string& path, std::string_view value) {
   const UniqueFd file = TRY(base::open_file(path, O_WRONLY));
   TRY_DURING(base::write_all(file.get(), value), "set '{}'", path);
   return {};
@@ -130,6 +130,11 @@ Result<std::string> find_port(std::string_view name) {
 Result<std::string> boot_id() {
   constexpr size_t uuid_characters = 36;
   return TRY(base::read_file("/proc/sys/kernel/random/boot_id", 64)).substr(0, uuid_characters);
+}
+
+Result<> set_read_ahead(const std::string& disk, uint32_t kib) {
+  const std::string name = disk.substr(disk.rfind('/') + 1);
+  return write_setting("/sys/block/" + name + "/queue/read_ahead_kb", std::to_string(kib));
 }
 
 Result<> forget_cached(const std::string& disk) {

@@ -20,6 +20,8 @@ base::Result<> mount_early();
 base::Result<std::string> find_disk(const std::string& serial);
 /// Device of the virtio-serial port of this name; waits for it to appear.
 base::Result<std::string> find_port(std::string_view name);
+/// How much of a file the kernel reads from this disk when some of it is asked for.
+base::Result<> set_read_ahead(const std::string& disk, uint32_t kib);
 /// The kernel's id of this boot, which it makes up when it is first asked.
 base::Result<std::string> boot_id();
 /// What the kernel has read from the disk so far counts no more: it may be another disk now.

@@ -67,6 +67,12 @@ class Run(SystemTest):
         self.assertEqual(processors, "1")
         self.assertLess(int(memory), 400 * 1024)
 
+    def test_its_kernel_reads_ahead_and_leaves_idle_machines_alone(self):
+        done = self.run_once(IMAGE, "cat", "/sys/block/vda/queue/read_ahead_kb",
+                             "/proc/sys/vm/compaction_proactiveness")
+        self.assert_exit(done, 0)
+        self.assertEqual(done.stdout.split(), ["1024", "0"])
+
     def test_a_read_only_root_refuses_writes_but_tmpfs_takes_them(self):
         done = self.run_once("--read-only", "--tmpfs", "/scratch", IMAGE, "sh", "-c",
                              "touch /scratch/ok && echo yes; touch /nope 2>&1")
