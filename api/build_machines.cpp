@@ -113,6 +113,7 @@ planner::ContainerRecord BuildMachines::record_of(const std::string& id,
   service.cpus = shape_.cpus;
   service.memory_bytes = shape_.memory_bytes;
   service.shm_bytes = shape_.shm_bytes;
+  service.ulimits = shape_.ulimits;
   service.dns = shape_.dns;
   service.dns_search = shape_.dns_search;
   service.dns_options = shape_.dns_options;

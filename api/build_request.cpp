@@ -189,6 +189,21 @@ Result<> read_output(Members& members, BuildOrder& order) {
   return wrong("output", "image, oci, tar or local");
 }
 
+Result<> read_ulimits(Members& members, MachineShape& machine) {
+  const json* limits = members.take("ulimits");
+  if (limits == nullptr) return {};
+  if (!limits->is_object()) return wrong("ulimits", "an object of limits");
+  for (const auto& [name, value] : limits->items()) {
+    if (!value.is_object()) return wrong("ulimits", "an object of limits");
+    spec::Ulimit& limit = machine.ulimits[name];
+    Members inner(value);
+    TRY(inner.take("soft", limit.soft));
+    TRY(inner.take("hard", limit.hard));
+    TRY(inner.end("a limit"));
+  }
+  return {};
+}
+
 Result<> read_machine(Members& members, BuildOrder& order) {
   MachineShape& machine = order.machine;
   std::optional<double> cpus;
@@ -200,6 +215,7 @@ Result<> read_machine(Members& members, BuildOrder& order) {
   machine.cpus = cpus.value_or(machine.cpus);
   machine.memory_bytes = memory.value_or(machine.memory_bytes);
   TRY(members.take("shm_bytes", machine.shm_bytes));
+  TRY(read_ulimits(members, machine));
   TRY(members.take("dns", machine.dns));
   TRY(members.take("dns_search", machine.dns_search));
   TRY(members.take("dns_options", machine.dns_options));
@@ -246,6 +262,7 @@ Result<BuildOrder> build_order_from_json(const json& object, const std::string& 
   TRY(members.take("arguments", request.arguments));
   TRY(members.take("labels", request.labels));
   TRY(members.take("no_cache", request.no_cache));
+  TRY(members.take("no_cache_stages", request.no_cache_stages));
   TRY(members.take("pull", request.pull));
   TRY(members.take("ssh", request.ssh));
   TRY(members.take("network", request.network));

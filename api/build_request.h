@@ -5,6 +5,7 @@
 /// something else than what was asked for.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "base/result.h"
 #include "builder/build.h"
 #include "builder/cache_transfer.h"
+#include "spec/stack.h"
 
 namespace api {
 
@@ -24,6 +26,7 @@ struct MachineShape {
   double cpus = 2;
   uint64_t memory_bytes = 2048ull << 20;
   std::optional<uint64_t> shm_bytes;
+  std::map<std::string, spec::Ulimit> ulimits;  ///< Of each RUN.
   std::vector<std::string> dns;
   std::vector<std::string> dns_search;
   std::vector<std::string> dns_options;

@@ -84,11 +84,12 @@
 /// The line of /v1/builds: {"context": {"folder": absolute path} | {"git": address} |
 /// {"tar": true}, "dockerfile"? (its text), "dockerfile_path"? (in the context), "ignore"?,
 /// "contexts": {name: folder, repository or docker-image://name}, "target", "arguments", "labels",
-/// "tags", "platforms", "no_cache", "pull", "network" (bool), "privileged", "extra_hosts",
-/// "secrets": [{"id", "data": base64, "mode"?, "uid"?, "gid"?}], "ssh": {id: socket}, "cpus",
-/// "memory_bytes", "shm_bytes", "dns", "dns_search", "dns_options", "dns_domain",
-/// "source_date_epoch", "check", "output": image|oci|tar|local, "cache_from", "cache_to", "access",
-/// "registry" (of names that have none), "local_images" (pull leaves them)}. Lines of its answer:
+/// "tags", "platforms", "no_cache", "no_cache_stages", "pull", "network" (bool), "privileged",
+/// "extra_hosts", "secrets": [{"id", "data": base64, "mode"?, "uid"?, "gid"?}], "ssh": {id:
+/// socket}, "cpus", "memory_bytes", "shm_bytes", "ulimits": {name: {"soft", "hard"}}, "dns",
+/// "dns_search", "dns_options", "dns_domain", "source_date_epoch", "check", "output":
+/// image|oci|tar|local, "cache_from", "cache_to", "access", "registry" (of names that have none),
+/// "local_images" (pull leaves them)}. Lines of its answer:
 /// {"type": "started", "id", "name"},
 /// {"type": "output", "id", "stream", "data": base64}, {"type": "ended", "id", "cached",
 /// "cancelled", "problem"}, {"type": "warning", "text"}, {"type": "file", "data": base64} (pieces

@@ -77,6 +77,7 @@ class Build {
                                             {.target = request_.target,
                                              .platforms = request_.platforms,
                                              .host = request_.host,
+                                             .fresh_stages = request_.no_cache_stages,
                                              .arguments = request_.arguments,
                                              .named_contexts = request_.named_contexts}));
     if (request_.check_only) return BuildResult{.warnings = state_.warnings()};

@@ -56,6 +56,7 @@ struct BuildRequest {
   std::vector<image::Platform> platforms;  ///< Several make an index. Never empty.
   image::Platform host;
   bool no_cache = false;
+  std::vector<std::string> no_cache_stages;  ///< By name or number; case does not count.
   bool pull = false;  ///< Images it takes something from are asked for even if they are here,
   std::set<std::string> local_images;  ///< but for these, which were made here.
   std::vector<Secret> secrets;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/lower_case.h"
@@ -50,6 +51,7 @@ class GraphMaker {
 
   Result<BuildGraph> make() {
     const size_t target = TRY(find_target());
+    for (const std::string& name : request_.fresh_stages) fresh_.insert(TRY(find_stage(name)));
     for (const image::Platform& platform : request_.platforms)
       graph_.targets.push_back(TRY(node(target, platform)));
     return std::move(graph_);
@@ -61,13 +63,17 @@ class GraphMaker {
       return base::fail(ErrorCode::InvalidArgument, "{} has no FROM: nothing to build",
                         source_.name);
     if (request_.target.empty()) return file_.stages.size() - 1;
-    if (const auto found = stage_named(request_.target, file_.stages.size())) return *found;
+    return find_stage(request_.target);
+  }
+
+  Result<size_t> find_stage(const std::string& wanted) const {
+    if (const auto found = stage_named(wanted, file_.stages.size())) return *found;
     std::vector<std::string> names;
     for (const Stage& stage : file_.stages)
       if (!stage.from.name.empty()) names.push_back(stage.from.name);
-    const auto meant = base::did_you_mean(request_.target, names);
+    const auto meant = base::did_you_mean(wanted, names);
     return base::fail(ErrorCode::NotFound, "{} has no stage '{}'; {}", source_.name,
-                      base::escape_controls(request_.target),
+                      base::escape_controls(wanted),
                       meant           ? fmt::format("did you mean '{}'?", *meant)
                       : names.empty() ? fmt::format("its stages are numbered from 0 to {}",
                                                     file_.stages.size() - 1)
@@ -107,7 +113,8 @@ class GraphMaker {
                    .sources = {},
                    .name = stage.from.name.empty() && file_.stages.size() > 1
                                ? fmt::format("stage-{}", index)
-                               : stage.from.name};
+                               : stage.from.name,
+                   .fresh = fresh_.contains(index)};
     made.base = TRY(origin(from.image, index, wanted, false));
     if (made.base.kind == Origin::Kind::Stage && from.platform.empty())
       made.platform = graph_.nodes[made.base.node].platform;
@@ -148,6 +155,7 @@ class GraphMaker {
   const GraphRequest& request_;
   BuildGraph graph_;
   std::map<std::string, size_t> made_;
+  std::set<size_t> fresh_;
 };
 
 }  // namespace

@@ -29,6 +29,7 @@ struct StageNode {
   Origin base;
   std::map<std::string, Origin> sources;  ///< By `--from` of COPY and RUN mounts, as written.
   std::string name;                       ///< For people: its name, or its number.
+  bool fresh = false;                     ///< Nothing of it is taken from the cache.
 };
 
 struct BuildGraph {
@@ -40,6 +41,7 @@ struct GraphRequest {
   std::string target;  ///< Name or number of a stage; empty: the last.
   std::vector<image::Platform> platforms;
   image::Platform host;
+  std::vector<std::string> fresh_stages;  ///< Names or numbers.
   std::map<std::string, std::string> arguments;
   /// Name to folder, or `docker-image://reference`.
   std::map<std::string, std::string> named_contexts;

@@ -400,6 +400,25 @@ TEST_CASE("without the cache every step runs again") {
   CHECK(bench.world.counter == 2);
 }
 
+TEST_CASE("a stage can be made anew alone") {
+  Bench bench;
+  const std::string text =
+      "FROM localhost/base:1 AS Kept\nRUN write kept 1\n"
+      "FROM localhost/base:1\nRUN count\n"
+      "FROM scratch\nCOPY --from=kept /kept /\nCOPY --from=1 /count /\n";
+  REQUIRE(bench.build(text));
+
+  REQUIRE(bench.build(text, {.no_cache_stages = {"1"}}));
+  CHECK(bench.world.log == Log{"start", "run count", "stop"});
+
+  REQUIRE(bench.build(text, {.no_cache_stages = {"KEPT"}}));
+  CHECK(bench.world.log == Log{"start", "run write kept 1", "stop"});
+
+  const auto unknown = bench.build(text, {.no_cache_stages = {"kepd"}});
+  REQUIRE(!unknown);
+  CHECK(unknown.error().to_string().find("did you mean 'kept'?") != std::string::npos);
+}
+
 TEST_CASE("stages give files to later ones, and only those needed are made") {
   Bench bench;
 

@@ -154,7 +154,7 @@ class StageRun {
   /// From the cache, or as `make` makes it.
   template <class Make>
   Result<CacheEntry> cached_or(const std::string& key, bool& cached, const Make& make) {
-    if (!state_.request.no_cache)
+    if (!state_.request.no_cache && !node_.fresh)
       if (auto found = TRY(state_.find(key))) {
         cached = true;
         return std::move(*found);

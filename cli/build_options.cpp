@@ -341,6 +341,7 @@ std::vector<Flag> build_flags() {
       {"memory", 'm', "SIZE", "Memory of the build's machine (2048M)"},
       {"network", '\0', "default|none", "none: steps have no network"},
       {"no-cache", '\0', "", "Do every step again"},
+      {"no-cache-filter", '\0', "STAGE", "Do the steps of this stage again"},
       {"os", '\0', "OS", "Operating system: linux"},
       {"output", 'o', "PLACE", "type=oci|tar|local|image[,dest=PATH]; default: the image store"},
       {"platform", '\0', "OS/ARCH", "Build for this platform; wins over --os and --arch"},
@@ -396,6 +397,7 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
     return wrong("--os '{}': images are built for linux", base::escape_controls(os));
   request["platforms"] = platforms_of(context, parsed);
   request["no_cache"] = parsed.has("no-cache");
+  request["no_cache_stages"] = parsed.all("no-cache-filter");
   request["pull"] = parsed.has("pull");
   request["privileged"] = parsed.has("privileged");
   request["check"] = parsed.has("check");
@@ -463,6 +465,7 @@ Result<json> stack_build_request(const Context& context, const StackFiles& files
                          : owner.platform         ? std::vector<std::string>{*owner.platform}
                                                   : std::vector<std::string>{};
   request["no_cache"] = build.no_cache;
+  request["no_cache_stages"] = build.no_cache_filter;
   request["pull"] = build.pull;
   request["privileged"] = build.privileged;
   request["network"] = build.network != "none";
@@ -472,6 +475,8 @@ Result<json> stack_build_request(const Context& context, const StackFiles& files
   request["ssh"] = TRY_DURING(agents_of(context, build.ssh), "service '{}'", service);
   request["secrets"] = TRY(stack_secrets(files, service));
   if (build.shm_bytes) request["shm_bytes"] = *build.shm_bytes;
+  for (const auto& [name, limit] : build.ulimits)
+    request["ulimits"][name] = {{"soft", limit.soft}, {"hard", limit.hard}};
   add_registries(config, request);
   TRY(add_epoch(context, request));
   return request;

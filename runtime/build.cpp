@@ -188,7 +188,8 @@ class Session final : public reconciler::BuildSession {
 
   Result<int32_t> run_step(const BuildStep& step, const OutputSink& sink) {
     if (cancelled_) return cancelled_error();
-    const guest::StepConfig config = TRY(step_config(step));
+    guest::StepConfig config = TRY(step_config(step));
+    config.process.rlimits = vm_->main_process().rlimits;  // the machine's are its steps'
     const std::string process = std::string(guest::step_process_prefix) + step.id;
     vm_->expect_exit(process);
     if (const auto started = vm_->call("POST", "/v1/steps", base::dump_json(guest::to_json(config)),

@@ -142,6 +142,13 @@ std::vector<guest::GuestMount> mounts(const reconciler::ContainerSetup& setup) {
   return result;
 }
 
+std::vector<guest::Rlimit> resource_limits(const spec::Service& service) {
+  std::vector<guest::Rlimit> limits;
+  for (const auto& [name, limit] : service.ulimits)
+    limits.push_back({.name = name, .soft = limit.soft, .hard = limit.hard});
+  return limits;
+}
+
 }  // namespace
 
 Result<std::vector<std::string>> process_arguments(const reconciler::ImageRuntimeConfig& image,
@@ -211,8 +218,7 @@ Result<guest::ProcessConfig> process_config(const reconciler::ImageRuntimeConfig
   config.user = service.user.value_or(image.user);
   config.groups = service.group_add;
   config.capabilities = TRY(process_capabilities(service));
-  for (const auto& [name, limit] : service.ulimits)
-    config.rlimits.push_back({.name = name, .soft = limit.soft, .hard = limit.hard});
+  config.rlimits = resource_limits(service);
   config.terminal = service.tty;
   config.rows = rows;
   config.columns = columns;
@@ -281,7 +287,10 @@ Result<guest::ContainerConfig> container_config(const reconciler::StartRequest& 
   config.sysctls = service.sysctls;
   config.init = service.init;
   config.build = service.build_machine;
-  if (config.build) return config;  // No program of the image runs but in its steps.
+  if (config.build) {  // No program of the image runs but in its steps, which have its limits.
+    config.process.rlimits = resource_limits(service);
+    return config;
+  }
   config.process = TRY(process_config(setup.image, service, request.rows, request.columns));
   config.health = health_config(setup.image, service);
   return config;

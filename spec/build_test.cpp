@@ -61,9 +61,11 @@ TEST_CASE("every attribute of a build is read") {
       tags: ['shop:2', 'shop:3']
       platforms: [linux/amd64, linux/arm64]
       no_cache: true
+      no_cache_filter: [base, '1']
       pull: true
       network: none
       shm_size: 128m
+      ulimits: {nofile: {soft: 10, hard: 20}, core: -1}
       ssh: [default, work=/run/agent]
       cache_from: ['type=local,src=/c']
       cache_to: ['type=local,dest=/c']
@@ -81,9 +83,15 @@ TEST_CASE("every attribute of a build is read") {
   CHECK(build.tags == std::vector<std::string>{"shop:2", "shop:3"});
   CHECK(build.platforms == std::vector<std::string>{"linux/amd64", "linux/arm64"});
   CHECK(build.no_cache);
+  CHECK(build.no_cache_filter == std::vector<std::string>{"base", "1"});
   CHECK(build.pull);
   CHECK(build.network == "none");
   CHECK(build.shm_bytes == 128u << 20);
+  REQUIRE(build.ulimits.contains("nofile"));
+  CHECK(build.ulimits.at("nofile").soft == 10);
+  CHECK(build.ulimits.at("nofile").hard == 20);
+  REQUIRE(build.ulimits.contains("core"));
+  CHECK(build.ulimits.at("core").hard == -1);
   CHECK(build.ssh == std::vector<std::string>{"default", "work=/run/agent"});
   CHECK(build.cache_from == std::vector<std::string>{"type=local,src=/c"});
   CHECK(build.cache_to == std::vector<std::string>{"type=local,dest=/c"});

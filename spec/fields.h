@@ -196,8 +196,9 @@ struct Fields<Build> {
       field("dockerfile_inline", &Build::dockerfile_inline), field("args", &Build::args),
       field("target", &Build::target), field("labels", &Build::labels), field("tags", &Build::tags),
       field("platforms", &Build::platforms), field("no_cache", &Build::no_cache),
-      field("pull", &Build::pull), field("network", &Build::network),
-      field("shm_bytes", &Build::shm_bytes), field("ssh", &Build::ssh),
+      field("no_cache_filter", &Build::no_cache_filter), field("pull", &Build::pull),
+      field("network", &Build::network), field("shm_bytes", &Build::shm_bytes),
+      field("ulimits", &Build::ulimits), field("ssh", &Build::ssh),
       field("cache_from", &Build::cache_from), field("cache_to", &Build::cache_to),
       field("additional_contexts", &Build::additional_contexts),
       field("extra_hosts", &Build::extra_hosts), field("privileged", &Build::privileged));

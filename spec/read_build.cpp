@@ -169,7 +169,12 @@ void read_borrowed(const Reading& reading, const Node& node, Build& build) {
     inner.draft = &borrowed;
     labels(inner, member);
   });
+  read_member(reading, node, "ulimits", [&](Reading& inner, const Node& member) {
+    inner.draft = &borrowed;
+    ulimits(inner, member);
+  });
   build.shm_bytes = borrowed.service.shm_bytes;
+  build.ulimits = std::move(borrowed.service.ulimits);
   build.extra_hosts = std::move(borrowed.service.extra_hosts);
   build.labels = std::move(borrowed.service.labels);
 }
@@ -211,6 +216,7 @@ void build(Reading& reading, const Node& node) {
   read_texts(reading, node, "cache_from", build.cache_from);
   read_texts(reading, node, "cache_to", build.cache_to);
   read_flag(reading, node, "no_cache", build.no_cache);
+  read_texts(reading, node, "no_cache_filter", build.no_cache_filter);
   read_flag(reading, node, "pull", build.pull);
   read_flag(reading, node, "privileged", build.privileged);
   read_borrowed(reading, node, build);

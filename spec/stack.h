@@ -169,9 +169,11 @@ struct Build {
   std::vector<std::string> tags;       ///< Besides the service's image.
   std::vector<std::string> platforms;  ///< Empty: the service's, else the host's.
   bool no_cache = false;
+  std::vector<std::string> no_cache_filter;  ///< Stages: these alone are made anew.
   bool pull = false;
   std::string network;  ///< "" or "none".
   std::optional<uint64_t> shm_bytes;
+  std::map<std::string, Ulimit> ulimits;
   std::vector<std::string> ssh;  ///< `default`, `id=path`.
   std::vector<std::string> cache_from;
   std::vector<std::string> cache_to;

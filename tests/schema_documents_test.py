@@ -65,6 +65,8 @@ GOOD_SERVICE = [
     {"x-boot": "cold"}, {"x-mine": {"a": [1, {}]}}, {"user": "1000:1000"},
     {"ports": [{"target": 80, "mode": "host", "name": "http"}]}, {"ports!reset": True},
     {"deploy": {"placement": {"constraints": ["a"]}}},
+    {"build": {"ulimits": {"nofile": 5, "nproc": {"soft": 1, "hard": 2}}}},
+    {"build": {"no_cache_filter": "base"}}, {"build": {"no_cache_filter": ["base", "1"]}},
 ]
 
 # Attributes of one service that both refuse.
@@ -72,7 +74,8 @@ BAD_SERVICE = [
     {"imgae": "x"}, {"image": 5}, {"image": None}, {"image": ["x"]}, {"build": ["."]}, {"build": {"dockerfil": "x"}}, {"build": {"secrets": [{"target": "a"}]}},
     {"build": {"secrets": "token"}},
     {"build": {"secrets": [{"source": "token", "mode": "often"}]}}, {"build": {"isolation": "hyperv"}},
-    {"build": {"entitlements": ["network.host"]}}, {"build": {"ulimits": {"nofile": 5}}},
+    {"build": {"entitlements": ["network.host"]}}, {"build": {"ulimits": {"nofile": True}}},
+    {"build": {"no_cache_filter": {"a": 1}}},
     {"command": {"a": 1}}, {"command": True}, {"environment": 5}, {"environment": ["A", None]},
     {"environment": {"A": []}}, {"labels": "a=b"}, {"restart": "sometimes"}, {"restart": False},
     {"restart": "on-failure:x"}, {"stop_signal": True}, {"stop_grace_period": 10},

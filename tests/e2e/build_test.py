@@ -449,6 +449,34 @@ secrets:
         wait_until(lambda: "another page" in self.system.output("logs", "shop-web-1"), "the other")
         self.system.run("down", "-p", "shop", cwd=self.context)
 
+    def test_a_stack_limits_steps_and_makes_single_stages_anew(self):
+        self.write("compose.yaml", f"""services:
+  web:
+    build:
+      dockerfile_inline: |
+        FROM {IMAGE} AS kept
+        RUN cat /proc/sys/kernel/random/uuid > /kept
+        FROM {IMAGE} AS fresh
+        RUN cat /proc/sys/kernel/random/uuid > /fresh; ulimit -n > /files
+        FROM {IMAGE}
+        COPY --from=kept /kept /
+        COPY --from=fresh /fresh /files /
+      no_cache_filter: fresh
+      ulimits: {{nofile: 100}}
+    network_mode: none
+    command: [cat, /files, /kept, /fresh]
+""")
+        seen = []
+        for _ in range(2):
+            self.system.run("up", "-d", "--build", "-p", "stages", cwd=self.context)
+            seen.append(wait_until(lambda: self.system.output("logs", "stages-web-1").split(),
+                                   "what was built"))
+            self.system.run("down", "-p", "stages", cwd=self.context)
+        first, second = seen
+        self.assertEqual(first[0], "100")
+        self.assertEqual(first[1], second[1])
+        self.assertNotEqual(first[2], second[2])
+
     def test_the_builder_and_its_cache(self):
         self.assertEqual(self.system.output("builder", "status"), "builder is not running\n")
         self.system.run("builder", "start", "--cpus", "1", "--memory", "512m")
