@@ -189,17 +189,18 @@ Result<> read_output(Members& members, BuildOrder& order) {
   return wrong("output", "image, oci, tar or local");
 }
 
-Result<> read_ulimits(Members& members, MachineShape& machine) {
+Result<> read_ulimits(Members& members, BuildOrder& order) {
   const json* limits = members.take("ulimits");
   if (limits == nullptr) return {};
   if (!limits->is_object()) return wrong("ulimits", "an object of limits");
   for (const auto& [name, value] : limits->items()) {
     if (!value.is_object()) return wrong("ulimits", "an object of limits");
-    spec::Ulimit& limit = machine.ulimits[name];
+    spec::Ulimit& limit = order.machine.ulimits[name];
     Members inner(value);
     TRY(inner.take("soft", limit.soft));
     TRY(inner.take("hard", limit.hard));
     TRY(inner.end("a limit"));
+    order.request.run_limits.push_back(fmt::format("{}={}:{}", name, limit.soft, limit.hard));
   }
   return {};
 }
@@ -215,7 +216,7 @@ Result<> read_machine(Members& members, BuildOrder& order) {
   machine.cpus = cpus.value_or(machine.cpus);
   machine.memory_bytes = memory.value_or(machine.memory_bytes);
   TRY(members.take("shm_bytes", machine.shm_bytes));
-  TRY(read_ulimits(members, machine));
+  TRY(read_ulimits(members, order));
   TRY(members.take("dns", machine.dns));
   TRY(members.take("dns_search", machine.dns_search));
   TRY(members.take("dns_options", machine.dns_options));

@@ -57,6 +57,7 @@ struct BuildRequest {
   image::Platform host;
   bool no_cache = false;
   std::vector<std::string> no_cache_stages;  ///< By name or number; case does not count.
+  std::vector<std::string> run_limits;  ///< `name=soft:hard` the machines set; part of RUN's keys.
   bool pull = false;  ///< Images it takes something from are asked for even if they are here,
   std::set<std::string> local_images;  ///< but for these, which were made here.
   std::vector<Secret> secrets;

@@ -400,6 +400,18 @@ TEST_CASE("without the cache every step runs again") {
   CHECK(bench.world.counter == 2);
 }
 
+TEST_CASE("a step under other limits is another step") {
+  Bench bench;
+  const std::string text = "FROM localhost/base:1\nRUN count\n";
+  REQUIRE(bench.build(text));
+
+  REQUIRE(bench.build(text, {.run_limits = {"nofile=1:2"}}));
+  CHECK(bench.world.counter == 2);
+
+  REQUIRE(bench.build(text, {.run_limits = {"nofile=1:2"}}));
+  CHECK(bench.world.counter == 2);
+}
+
 TEST_CASE("a stage can be made anew alone") {
   Bench bench;
   const std::string text =

@@ -180,6 +180,7 @@ class StageRun {
                                                work.insecure || state_.request.privileged)};
     for (const std::string& word : work.arguments) parts.push_back("a " + word);
     for (const std::string& variable : work.environment) parts.push_back("e " + variable);
+    for (const std::string& limit : state_.request.run_limits) parts.push_back("l " + limit);
     std::vector<TreeSource> trees;
     for (const RunMount& mount : work.mounts) parts.push_back(TRY(mount_key(mount, trees)));
     return cached_or(key_of(parts), cached, [&] {

@@ -341,7 +341,7 @@ std::vector<Flag> build_flags() {
       {"memory", 'm', "SIZE", "Memory of the build's machine (2048M)"},
       {"network", '\0', "default|none", "none: steps have no network"},
       {"no-cache", '\0', "", "Do every step again"},
-      {"no-cache-filter", '\0', "STAGE", "Do the steps of this stage again"},
+      {"no-cache-filter", '\0', "STAGE[,…]", "Do the steps of these stages again"},
       {"os", '\0', "OS", "Operating system: linux"},
       {"output", 'o', "PLACE", "type=oci|tar|local|image[,dest=PATH]; default: the image store"},
       {"platform", '\0', "OS/ARCH", "Build for this platform; wins over --os and --arch"},
@@ -397,7 +397,10 @@ Result<BuildOptions> read_build_options(const Context& context, const Parsed& pa
     return wrong("--os '{}': images are built for linux", base::escape_controls(os));
   request["platforms"] = platforms_of(context, parsed);
   request["no_cache"] = parsed.has("no-cache");
-  request["no_cache_stages"] = parsed.all("no-cache-filter");
+  request["no_cache_stages"] = json::array();
+  for (const std::string& list : parsed.all("no-cache-filter"))
+    for (const std::string& stage : base::split(list, ','))
+      request["no_cache_stages"].push_back(stage);
   request["pull"] = parsed.has("pull");
   request["privileged"] = parsed.has("privileged");
   request["check"] = parsed.has("check");

@@ -469,8 +469,9 @@ secrets:
         seen = []
         for _ in range(2):
             self.system.run("up", "-d", "--build", "-p", "stages", cwd=self.context)
-            seen.append(wait_until(lambda: self.system.output("logs", "stages-web-1").split(),
-                                   "what was built"))
+            lines = wait_until(lambda: len(found := self.system.output(
+                "logs", "stages-web-1").split()) == 3 and found, "what was built")
+            seen.append(lines)
             self.system.run("down", "-p", "stages", cwd=self.context)
         first, second = seen
         self.assertEqual(first[0], "100")
